@@ -1,0 +1,77 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors that a Store and the Service return. They carry no HTTP status: the
+// management API and the proxy each have one place that maps them.
+var (
+	// ErrNotFound: no record has this id, slug or hash.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the record changed since it was read.
+	ErrConflict = errors.New("changed by someone else since it was read")
+)
+
+// ExistsError says that a value which must be unique is taken.
+type ExistsError struct{ Kind, Field, Value string }
+
+func (e *ExistsError) Error() string {
+	return fmt.Sprintf("%s with %s %q exists already", e.Kind, e.Field, e.Value)
+}
+
+// TooManyKeysError says that the plan's number of keys is used up.
+type TooManyKeysError struct {
+	Organization string
+	Max          int
+}
+
+func (e *TooManyKeysError) Error() string {
+	return fmt.Sprintf("the plan of organization %s allows %d active keys and they are used up: revoke or delete a key that is no longer needed, or move the organization to a larger plan", e.Organization, e.Max)
+}
+
+// StateError says that a key's state does not allow the change.
+type StateError struct{ Operation, Status, Remedy string }
+
+func (e *StateError) Error() string {
+	return fmt.Sprintf("a key that is %s cannot be %s: %s", e.Status, e.Operation, e.Remedy)
+}
+
+// FieldError is one wrong field of an input.
+type FieldError struct {
+	// Field is the input's own name for it, such as "allowed_cidrs[2]".
+	Field string
+	// Value is what was given; empty where it is too long to repeat.
+	Value   string
+	Problem string
+}
+
+// InvalidError lists every wrong field of an input, in the input's order.
+type InvalidError struct{ Fields []FieldError }
+
+func (e *InvalidError) Error() string {
+	parts := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		parts[i] = f.Field + ": " + f.Problem
+	}
+	return strings.Join(parts, "; ")
+}
+
+// check collects wrong fields while an input is validated.
+type check struct{ fields []FieldError }
+
+func (c *check) add(field, value, problem string, args ...any) {
+	if len(value) > 100 {
+		value = ""
+	}
+	c.fields = append(c.fields, FieldError{Field: field, Value: value, Problem: fmt.Sprintf(problem, args...)})
+}
+
+func (c *check) err() error {
+	if len(c.fields) == 0 {
+		return nil
+	}
+	return &InvalidError{Fields: c.fields}
+}

@@ -1,0 +1,46 @@
+// Package route decides which rule covers a request: patterns of host, method
+// and path, compiled when a policy is loaded and immutable from then on.
+package route
+
+import "time"
+
+// Rule says who may call what a pattern matches, and where it is forwarded to.
+type Rule struct {
+	Pattern Pattern
+	// Upstream names where admitted requests go.
+	Upstream string
+	// Permissions are all needed. Empty if Any or Public is set.
+	Permissions []string
+	// Need holds the positions of Permissions in the catalogue of the policy
+	// that the rule belongs to.
+	Need []int
+	// Any admits every valid key.
+	Any bool
+	// Public admits requests without a key, limited per client address.
+	Public *Budget
+	// Organization and Space, where set, say where a request names them.
+	Organization, Space *Binding
+}
+
+// Budget is a number of requests per duration.
+type Budget struct {
+	Requests int
+	Per      time.Duration
+}
+
+// Source is the part of a request that a Binding reads.
+type Source uint8
+
+// The parts of a request that can name an organization or a space.
+const (
+	FromPath Source = iota
+	FromHeader
+	FromQuery
+)
+
+// Binding says where a request names its organization or space.
+type Binding struct {
+	Source Source
+	// Name of the path parameter, header (canonical form) or query parameter.
+	Name string
+}

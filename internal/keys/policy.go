@@ -60,6 +60,15 @@ func BuiltinRoles() map[string][]string {
 	return map[string][]string{RoleOwner: {PermissionAdmin}}
 }
 
+// LimitsOf returns the plan's limits with their holder: the key.
+func (p Plan) LimitsOf(key string) []ratelimit.Limit {
+	limits := slices.Clone(p.Limits)
+	for i := range limits {
+		limits[i].Holder = key
+	}
+	return limits
+}
+
 // Validate reports the first thing that is wrong with a plan.
 func (p Plan) Validate() error {
 	if len(p.Limits) > MaxLimits {

@@ -42,7 +42,8 @@ type Store interface {
 
 	// Changes returns what changed after the cursor, oldest first, at most
 	// 1,000. With nothing to return it waits, at most for wait, and then
-	// answers an empty batch. A cursor of 0 starts at the present end.
+	// answers an empty batch. The cursor FeedEnd starts at the present end, 0
+	// at the beginning; the answer to FeedEnd comes at once.
 	Changes(ctx context.Context, after int64, wait time.Duration) (ChangeBatch, error)
 
 	// RegisterPolicy gives a policy its number: the same digest as the last
@@ -53,6 +54,9 @@ type Store interface {
 	Ping(ctx context.Context) error
 	Close() error
 }
+
+// FeedEnd is the cursor of a reader who wants only what changes from now on.
+const FeedEnd = -1
 
 // Mutation is one atomic change. A record's Version is the one that the change
 // is based on, 0 for a new record; the store writes Version+1. A record whose

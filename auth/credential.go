@@ -1,0 +1,66 @@
+package auth
+
+import (
+	"net/http"
+	"strings"
+
+	"keygate/internal/keys"
+)
+
+// Credential is what a request presented.
+type Credential struct {
+	// Token is the presented key; empty if there is none.
+	Token string
+	// Exposed says that a key stood in the URL, where logs and histories keep it.
+	Exposed bool
+}
+
+// Bearer reads the credential of a request (RFC 6750, section 2.1): exactly one
+// Authorization header, the scheme in any case, one or more spaces, the key.
+func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal) {
+	c := Credential{Exposed: inQuery(f, rawQuery)}
+	values := h["Authorization"]
+	if len(values) > 1 {
+		return c, refuse(Ambiguous, "The request has more than one Authorization header. Send exactly one.")
+	}
+	if len(values) == 1 {
+		c.Token = token(values[0])
+	}
+	switch {
+	case c.Token != "" && c.Exposed:
+		return c, refuse(Ambiguous, "The request carries an API key in the Authorization header and another in the URL. Send it in the header only, and rotate the key that stood in the URL: it must be taken as exposed.")
+	case c.Token == "" && c.Exposed:
+		return c, refuse(Missing, "The API key stands in the URL, where it is not accepted and must be taken as exposed: rotate it. Send it as 'Authorization: Bearer <key>'.")
+	case c.Token == "":
+		return c, refuse(Missing, "No API key was sent. Send it as 'Authorization: Bearer <key>'.")
+	}
+	return c, nil
+}
+
+// token returns what follows the scheme, or "" for another scheme or nothing.
+func token(value string) string {
+	const scheme = "bearer"
+	if len(value) <= len(scheme) || value[len(scheme)] != ' ' || !strings.EqualFold(value[:len(scheme)], scheme) {
+		return ""
+	}
+	return strings.Trim(value[len(scheme):], " ")
+}
+
+// inQuery reports whether a raw query holds something with the form of a key,
+// under any name.
+func inQuery(f keys.Format, rawQuery string) bool {
+	for rest := rawQuery; ; {
+		i := strings.Index(rest, f.Prefix())
+		if i < 0 {
+			return false
+		}
+		end := i
+		for end < len(rest) && rest[end] != '&' && rest[end] != ';' {
+			end++
+		}
+		if f.Valid(rest[i:end]) {
+			return true
+		}
+		rest = rest[i+len(f.Prefix()):]
+	}
+}

@@ -1,0 +1,187 @@
+package auth
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"keygate/internal/keys"
+)
+
+// Options of an Authenticator.
+type Options struct {
+	Store  Lookups
+	Format keys.Format
+	// CacheKeys bounds how many keys are remembered.
+	CacheKeys int
+	Now       func() time.Time
+}
+
+// Authenticator finds the Principal behind a credential.
+type Authenticator struct {
+	format keys.Format
+	now    func() time.Time
+	cache  *cache
+}
+
+// New returns an Authenticator with an empty cache.
+func New(o Options) *Authenticator {
+	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o.Store, o.CacheKeys, o.Now)}
+}
+
+// Stats counts what the key cache did.
+func (a *Authenticator) Stats() *Stats { return &a.cache.stats }
+
+// CachedKeys is how many keys are remembered at the moment.
+func (a *Authenticator) CachedKeys() int { return a.cache.found.EstimatedSize() }
+
+// Principal is an active key with all that decisions about it need, computed
+// once for a policy. It is shared between requests and must not be changed.
+type Principal struct {
+	Key          *keys.Key
+	Organization *keys.Organization
+	// Plan is the one that applies, its limits held by this key; PlanKnown is
+	// false where the policy no longer has the one that was stored and the
+	// default stands in.
+	Plan      keys.Plan
+	PlanKnown bool
+	// Identity are the headers that tell the upstream who calls. The slices
+	// are shared: a header map may hold them, nobody may write to them.
+	Identity []Header
+
+	policy *keys.Policy
+	space  *keys.Space // the one that the key is restricted to
+	own    keys.Set    // what the key was given
+	// reach is what the key can do where a route binds no space; inSpace has
+	// the spaces where the owner's grants add something.
+	reach   Access
+	inSpace map[string]Access
+}
+
+// Header is one header field, ready to be set.
+type Header struct {
+	Name  string // canonical
+	Value []string
+}
+
+// Access is what a principal may do at the place that a request is about.
+type Access struct {
+	// Space is set where the route binds one.
+	Space *keys.Space
+	// Scopes is the value of the scopes header for the upstream.
+	Scopes []string
+	set    keys.Set
+}
+
+// MaxScopesHeader bounds the list of scopes that is sent upstream, in bytes; a
+// longer one ends with the last whole scope that fits.
+const MaxScopesHeader = 4096
+
+// Authenticate returns the principal behind a token, or why there is none.
+func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *keys.Policy) (*Principal, *Refusal) {
+	if !a.format.Valid(token) {
+		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
+	}
+	e, err := a.cache.key(ctx, keys.HashSecret(token))
+	if err != nil {
+		r := refuse(Unavailable, "The API key could not be checked at the moment. Try again shortly.")
+		r.Err = err
+		return nil, r
+	}
+	if e == nil {
+		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
+	}
+	if r := a.state(&e.found); r != nil {
+		return nil, r
+	}
+	p := e.principal.Load()
+	if p == nil || p.policy != policy {
+		p = newPrincipal(&e.found, policy)
+		e.principal.Store(p)
+	}
+	return p, nil
+}
+
+// state reports why the key cannot be used at this instant, or nil.
+func (a *Authenticator) state(f *keys.Found) *Refusal {
+	now := a.now()
+	switch f.Key.Status(now) {
+	case keys.Revoked:
+		return refuse(KeyRevoked, "This API key has been revoked. Create a new one.")
+	case keys.Expired:
+		return refuse(KeyExpired, "This API key expired on %s.", f.Key.ExpiresAt.UTC().Format(time.RFC3339))
+	case keys.Paused:
+		return refuse(KeyPaused, "This API key is paused. Resume it to use it again.")
+	}
+	if ends := f.Key.Secrets[f.Secret].EndsAt; !ends.IsZero() && !now.Before(ends) {
+		return refuse(KeyRevoked, "This API key was rotated and its former secret has ended. Use the new one.")
+	}
+	return nil
+}
+
+func newPrincipal(f *keys.Found, policy *keys.Policy) *Principal {
+	plan, known := policy.PlanOf(f.Organization.Plan, f.Key.Plan)
+	p := &Principal{
+		Key:       &f.Key,
+		Plan:      plan,
+		PlanKnown: known,
+		policy:    policy,
+		own:       policy.Catalogue.Expand(f.Key.Permissions),
+	}
+	if f.Organization.ID == "" {
+		// Keys of the instance's operators belong to no organization, so no
+		// plan counts them.
+		p.Plan, p.PlanKnown = keys.Plan{}, true
+	} else {
+		p.Organization = &f.Organization
+		p.Plan.Limits = plan.LimitsOf(f.Key.ID)
+	}
+	if f.Space.ID != "" {
+		p.space = &f.Space
+	}
+	roles := policy.Granted(f.Grants, f.Key.Organization, "")
+	p.reach = p.access(roles)
+	for _, g := range f.Grants {
+		if g.Space == "" || g.Organization != f.Key.Organization {
+			continue
+		}
+		if p.inSpace == nil {
+			p.inSpace = make(map[string]Access)
+		}
+		p.inSpace[g.Space] = p.access(roles.Or(policy.Granted(f.Grants, g.Organization, g.Space)))
+	}
+	p.Identity = p.identity()
+	return p
+}
+
+// access caps what the key was given by what its owner holds.
+func (p *Principal) access(owner keys.Set) Access {
+	set := p.own.And(owner)
+	return Access{set: set, Scopes: []string{joinScopes(p.policy.Catalogue.Names(set))}}
+}
+
+func joinScopes(names []string) string {
+	s := strings.Join(names, " ")
+	if len(s) <= MaxScopesHeader {
+		return s
+	}
+	return s[:strings.LastIndexByte(s[:MaxScopesHeader+1], ' ')]
+}
+
+func (p *Principal) identity() []Header {
+	h := make([]Header, 0, 5)
+	add := func(name, value string) {
+		if value != "" {
+			h = append(h, Header{Name: http.CanonicalHeaderKey(name), Value: []string{value}})
+		}
+	}
+	add("X-Keygate-Key-Id", p.Key.ID)
+	add("X-Keygate-Account", p.Key.Account)
+	if p.Organization != nil {
+		add("X-Keygate-Organization", p.Organization.ID)
+		add("X-Keygate-Organization-Slug", p.Organization.Slug)
+	}
+	add("X-Keygate-Plan", p.Plan.Name)
+	return h
+}

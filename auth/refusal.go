@@ -1,0 +1,51 @@
+// Package auth turns the bearer credential of a request into a Principal, and
+// decides whether that principal may do what a route asks for.
+package auth
+
+import "fmt"
+
+// Reason says why a request was refused. Each surface maps it to its answer in
+// one place.
+type Reason uint8
+
+// The reasons, in the order in which they are checked.
+const (
+	// Missing: no bearer credential in the Authorization header.
+	Missing Reason = iota + 1
+	// Ambiguous: more than one credential.
+	Ambiguous
+	// Invalid: malformed, unknown or deleted; never told apart.
+	Invalid
+	// KeyRevoked, KeyExpired, KeyPaused: the secret is right, the key is not active.
+	KeyRevoked
+	KeyExpired
+	KeyPaused
+	// Unavailable: the store could not be asked.
+	Unavailable
+	// Address: the key may not be used from the client's address.
+	Address
+	// BadBinding: the request names its organization or space in a way that
+	// can be read in more than one way.
+	BadBinding
+	// Tenant: another organization or space than the key's.
+	Tenant
+	// Scope: the key lacks a permission.
+	Scope
+)
+
+// Refusal explains a Reason to the client. It never holds a secret.
+type Refusal struct {
+	Reason Reason
+	Detail string
+	// Required and Granted are set for Scope.
+	Required, Granted []string
+	// Err is the cause for the operator's log, set for Unavailable.
+	Err error
+}
+
+func refuse(reason Reason, detail string, args ...any) *Refusal {
+	if len(args) > 0 {
+		detail = fmt.Sprintf(detail, args...)
+	}
+	return &Refusal{Reason: reason, Detail: detail}
+}

@@ -1,0 +1,111 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// PauseKey stops a key until it is resumed. Pausing a paused key changes nothing.
+func (s *Service) PauseKey(ctx context.Context, by Actor, id string) (Key, error) {
+	return s.changeKey(ctx, by, id, "key.pause", func(k *Key, now time.Time) (bool, error) {
+		switch status := k.Status(now); status {
+		case Paused:
+			return false, nil
+		case Active:
+			k.PausedAt = now
+			return true, nil
+		default:
+			return false, &StateError{Operation: "paused", Status: string(status), Remedy: "it does not work any more, nothing needs to be done"}
+		}
+	})
+}
+
+// ResumeKey lets a paused key work again, if the organization's plan still has
+// room for it. Resuming an active key changes nothing.
+func (s *Service) ResumeKey(ctx context.Context, by Actor, id string) (Key, error) {
+	return s.changeKey(ctx, by, id, "key.resume", func(k *Key, now time.Time) (bool, error) {
+		switch status := k.Status(now); status {
+		case Active:
+			return false, nil
+		case Paused:
+			k.PausedAt = time.Time{}
+			return true, nil
+		default:
+			return false, &StateError{Operation: "resumed", Status: string(status), Remedy: "create a new one"}
+		}
+	})
+}
+
+// RevokeKey ends a key for good; its record and history stay. Revoking a
+// revoked key changes nothing.
+func (s *Service) RevokeKey(ctx context.Context, by Actor, id string) (Key, error) {
+	return s.changeKey(ctx, by, id, "key.revoke", func(k *Key, now time.Time) (bool, error) {
+		if k.Status(now) == Revoked {
+			return false, nil
+		}
+		k.RevokedAt = now
+		return true, nil
+	})
+}
+
+// changeKey applies an intention to the record as it stands, again if someone
+// else changed it in between.
+func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, change func(k *Key, now time.Time) (bool, error)) (Key, error) {
+	for try := 1; ; try++ {
+		k, err := s.store.Key(ctx, id)
+		if err != nil {
+			return Key{}, err
+		}
+		now, before := s.instant(), keyView(k)
+		if changed, err := change(&k, now); err != nil || !changed {
+			return k, err
+		}
+		k.UpdatedAt = now
+		m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, action, KindKey, k.ID, k.Organization, before, keyView(k))}}
+		if action == "key.resume" {
+			if m.MaxKeys, err = s.maxKeysOf(ctx, k); err != nil {
+				return Key{}, err
+			}
+		}
+		err = s.apply(ctx, m)
+		if errors.Is(err, ErrConflict) && try < maxTries {
+			continue
+		}
+		if err != nil {
+			return Key{}, err
+		}
+		k.Version++
+		return k, nil
+	}
+}
+
+func (s *Service) maxKeysOf(ctx context.Context, k Key) (*MaxKeys, error) {
+	if k.Organization == "" {
+		return nil, nil
+	}
+	o, err := s.store.Organization(ctx, k.Organization)
+	if err != nil {
+		return nil, err
+	}
+	return maxKeys(s.policy(), o), nil
+}
+
+// DeleteKey removes a key for good: its secret is unknown from then on.
+func (s *Service) DeleteKey(ctx context.Context, by Actor, id string) error {
+	for try := 1; ; try++ {
+		k, err := s.store.Key(ctx, id)
+		if err != nil {
+			return err
+		}
+		now := s.instant()
+		err = s.apply(ctx, Mutation{
+			At: now, DeleteKeys: []Key{k},
+			Audit: []AuditEntry{s.audit(by, now, "key.delete", KindKey, k.ID, k.Organization, keyView(k), nil)},
+		})
+		if errors.Is(err, ErrConflict) && try < maxTries {
+			continue
+		}
+		return err
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Errors that a Store and the Service return. They carry no HTTP status: the
@@ -43,7 +45,8 @@ func (e *StateError) Error() string {
 type FieldError struct {
 	// Field is the input's own name for it, such as "allowed_cidrs[2]".
 	Field string
-	// Value is what was given; empty where it is too long to repeat.
+	// Value is what was given; empty where it is too long to repeat, or holds
+	// what a terminal or a log would not print as it is.
 	Value   string
 	Problem string
 }
@@ -63,7 +66,8 @@ func (e *InvalidError) Error() string {
 type check struct{ fields []FieldError }
 
 func (c *check) add(field, value, problem string, args ...any) {
-	if len(value) > 100 {
+	unprintable := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	if len(value) > 100 || strings.ContainsFunc(value, unprintable) {
 		value = ""
 	}
 	c.fields = append(c.fields, FieldError{Field: field, Value: value, Problem: fmt.Sprintf(problem, args...)})

@@ -9,12 +9,34 @@ import (
 // were admitted at the end of this time, and whoever asked admits only before it.
 const CallTimeout = 50 * time.Millisecond
 
-// Ledger keeps what was spent. An error means that the back end failed, never
-// "denied". Implementations are safe for concurrent use.
+// Drift is ρ: by how much the clock of a replica may run faster or slower than
+// the ledger's. Whoever waits for a span of the ledger's time to end takes 2ρ
+// off it, once for each clock.
+const Drift = 0.001
+
+// Less2Drift shortens a span of the ledger's clock so that it has ended there
+// neither before nor while it ends on the clock of a replica.
+func Less2Drift(d time.Duration) time.Duration {
+	return d - time.Duration(2*Drift*float64(d))
+}
+
+// LeaseTime is τ of a sliding limit: how long a lease of it may be spent, a
+// fifth of the window and at most two seconds. Tokens that are leased and not
+// spent are missing elsewhere for that long.
+func LeaseTime(per time.Duration) time.Duration {
+	return min(per/5, 2*time.Second)
+}
+
+// Ledger keeps what was spent. An error means that the back end failed or that
+// an ask is malformed, never "denied". Implementations are safe for concurrent use.
 type Ledger interface {
-	// Lease answers each ask in order; asks of one call are independent of one
+	// Lease answers asks[i] in grants[i]; there must be as many grants as asks.
+	// The memory is the caller's: each grant is overwritten, and its Limits are
+	// appended to what capacity it has. Asks of one call are independent of one
 	// another, the limits within an ask are decided together: all or none.
-	Lease(ctx context.Context, asks []Ask) ([]Grant, error)
+	// An error leaves the grants undefined; whether the asks took effect is then
+	// unknown, so that nothing may be admitted on them.
+	Lease(ctx context.Context, asks []Ask, grants []Grant) error
 	// Peek answers what Lease would for a cost of a.Cost, and spends nothing.
 	Peek(ctx context.Context, a Ask) (Grant, error)
 }
@@ -22,7 +44,8 @@ type Ledger interface {
 // Ask is one key's request for budget.
 type Ask struct {
 	// Organization places the budgets: all of one organization live together,
-	// so that key and organization limits are decided in one step.
+	// so that key and organization limits are decided in one step. Where it is
+	// empty, the key stands in for it.
 	Organization string
 	Key          string
 	// Version is the key's, Rules the policy's: an older one than the ledger
@@ -33,7 +56,8 @@ type Ask struct {
 	Open   bool
 	Limits []Limit
 	// Session names the lease being reported or extended; NextSession opens if
-	// the former is gone. Both empty on the exact path.
+	// the former is gone. Both empty on the exact path. A name is never used
+	// again once its session ended.
 	Session, NextSession string
 	// Spent is the session's cumulative spending, Seen the largest
 	// Grant.Leased received for it.
@@ -44,6 +68,7 @@ type Ask struct {
 	// Cost is the largest single request waiting; at least 1.
 	Cost int64
 	// Release ends the session: its unspent tokens return to the budget.
+	// Nothing else can be asked along with it.
 	Release bool
 }
 
@@ -51,11 +76,13 @@ type Ask struct {
 type Status uint8
 
 const (
-	// Denied: not one request of cost Ask.Cost fits.
+	// Denied: something was asked for, and not one request of cost Ask.Cost fits.
 	Denied Status = iota
-	// Granted: Taken or Leased is what was asked, or as much as fitted.
+	// Granted: Taken or Leased is what was asked, or as much as fitted; also
+	// the answer to a report that asks for nothing.
 	Granted
-	// Expired: the session asked about is gone; Leased and TTL belong to NextSession.
+	// Expired: the session asked about is gone; Leased and TTL belong to
+	// NextSession. Take is served all the same.
 	Expired
 	// Stopped: the key's state changed since Ask.Version.
 	Stopped
@@ -75,10 +102,15 @@ type Grant struct {
 	Admit time.Duration
 	// Leased is what the session was granted so far, cumulative. TTL is how
 	// long it may be spent from the sending of the ask; 0: the deadline stays.
+	// Both count whatever the status: a session that is denied more tokens may
+	// still have its life prolonged for those it holds.
 	Leased int64
 	TTL    time.Duration
 	// Now is the ledger's clock.
-	Now    time.Time
+	Now time.Time
+	// Limits has one state for each limit asked, in the order asked, as it is
+	// after this answer. A limit is violated if less than Ask.Cost is left
+	// and not all of Take, or nothing of Want, could be given.
 	Limits []State
 	// Version is the key version the ledger knows of when Status is Stopped.
 	Version int64

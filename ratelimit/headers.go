@@ -1,0 +1,73 @@
+package ratelimit
+
+import (
+	"strconv"
+	"time"
+)
+
+// AppendPolicy appends the value of the RateLimit-Policy field
+// (draft-ietf-httpapi-ratelimit-headers): one item for each limit, q its quota
+// and w its window in seconds. A calendar period has no fixed window and omits w.
+func AppendPolicy(dst []byte, limits []Limit) []byte {
+	for i := range limits {
+		l := &limits[i]
+		dst = appendName(dst, i, l.Name)
+		dst = append(dst, ";q="...)
+		dst = strconv.AppendInt(dst, l.Quota, 10)
+		if l.Per > 0 {
+			dst = append(dst, ";w="...)
+			dst = strconv.AppendInt(dst, seconds(l.Per), 10)
+		}
+	}
+	return dst
+}
+
+// AppendState appends the value of the RateLimit field: r is what remains, t
+// the seconds, rounded up, until r next grows; omitted while nothing is spent.
+// A violated limit has r=0, also if a smaller request would still fit, and the
+// t of Retry-After: a client may go by either field and be right.
+func AppendState(dst []byte, d Decision) []byte {
+	for i := range d.Limits {
+		s := &d.Limits[i]
+		remaining, wait := s.Remaining, int64(0)
+		if s.Remaining < s.Quota {
+			wait = max(1, seconds(s.NextUnit))
+		}
+		if s.Violated && !d.Allowed {
+			remaining, wait = 0, RetryAfterSeconds(d)
+		}
+		dst = appendName(dst, i, s.Name)
+		dst = append(dst, ";r="...)
+		dst = strconv.AppendInt(dst, remaining, 10)
+		if wait > 0 {
+			dst = append(dst, ";t="...)
+			dst = strconv.AppendInt(dst, wait, 10)
+		}
+	}
+	return dst
+}
+
+// RetryAfterSeconds is the value of the Retry-After field: whole seconds,
+// rounded up, at least 1.
+func RetryAfterSeconds(d Decision) int64 {
+	return max(1, seconds(d.RetryAfter))
+}
+
+// appendName appends a name as a structured-field string. Limit.Validate lets
+// only such names pass as need no escape.
+func appendName(dst []byte, i int, name string) []byte {
+	if i > 0 {
+		dst = append(dst, ", "...)
+	}
+	dst = append(dst, '"')
+	dst = append(dst, name...)
+	return append(dst, '"')
+}
+
+func seconds(d time.Duration) int64 {
+	n := int64(d / time.Second)
+	if d%time.Second > 0 {
+		n++
+	}
+	return n
+}

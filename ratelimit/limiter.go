@@ -1,0 +1,147 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrLate says that the ledger's answers came too late to admit anything on
+// them: it is out of reach for practical purposes.
+var ErrLate = errors.New("ledger answered too late")
+
+// attempts bounds how often one decision asks the ledger. The second is for an
+// answer that a pause of this process made late; a ledger that is slow every
+// time must not hold the request up further.
+const attempts = 2
+
+// LimiterOptions configures a [Limiter].
+type LimiterOptions struct {
+	// Ledger is where budgets are kept; required.
+	Ledger Ledger
+	// Now is the clock; time.Now by default.
+	Now func() time.Time
+}
+
+// Limiter is the side of the limits that stands in the request path. Every
+// decision is one Take at the ledger, whose answer counts only if it is there
+// before the ledger may assume that the request was admitted.
+// Safe for concurrent use.
+type Limiter struct {
+	ledger Ledger
+	now    func() time.Time
+	calls  sync.Pool // of *call
+	burnt  atomic.Uint64
+}
+
+// call is the memory that one question to the ledger needs; an Ask is too large
+// to be allocated for every request.
+type call struct {
+	asks   [1]Ask
+	grants [1]Grant
+}
+
+// NewLimiter returns a limiter in front of o.Ledger.
+func NewLimiter(o LimiterOptions) *Limiter {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Limiter{
+		ledger: o.Ledger,
+		now:    o.Now,
+		calls:  sync.Pool{New: func() any { return new(call) }},
+	}
+}
+
+// Decide books one request of cost ask.Cost (0 counts as 1) against all of
+// ask.Limits or none, and says whether it may pass. Of the ask only
+// Organization, Key, Version, Rules, Open, Limits and Cost are read. An ask
+// without limits is allowed without touching the ledger.
+//
+// An error means that the ledger could not be asked: the request can be neither
+// admitted nor said to be over its limits.
+func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
+	if len(ask.Limits) == 0 {
+		return Decision{Allowed: true}, nil
+	}
+	c := l.calls.Get().(*call)
+	defer l.put(c)
+	c.asks[0] = request(ask)
+	c.asks[0].Take = c.asks[0].Cost
+	g := &c.grants[0]
+	g.Limits = make([]State, 0, len(ask.Limits)) // given away with the decision
+	for range attempts {
+		sent := l.now()
+		if err := l.ledger.Lease(ctx, c.asks[:], c.grants[:]); err != nil {
+			return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
+		}
+		switch {
+		case g.Status == Denied:
+			return decision(g), nil
+		case g.Status != Granted:
+			return Decision{}, fmt.Errorf("limit of key %s: unexpected status %d", ask.Key, g.Status)
+		case elapsed(sent, l.now()) < Less2Drift(g.Admit):
+			return decision(g), nil
+		}
+		// The ledger may forget this request while it is still in some window.
+		// What it booked stays booked: nobody else can know that it was not used.
+		l.burnt.Add(uint64(g.Taken))
+	}
+	return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, ErrLate)
+}
+
+// Peek says what Decide would, and spends nothing.
+func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
+	if len(ask.Limits) == 0 {
+		return Decision{Allowed: true}, nil
+	}
+	g, err := l.ledger.Peek(ctx, request(ask))
+	if err != nil {
+		return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
+	}
+	if g.Status != Denied && g.Status != Granted {
+		return Decision{}, fmt.Errorf("limit of key %s: unexpected status %d", ask.Key, g.Status)
+	}
+	return decision(&g), nil
+}
+
+// Burnt is the summed cost that was booked and not admitted because the
+// ledger's answer came too late.
+func (l *Limiter) Burnt() uint64 { return l.burnt.Load() }
+
+func (l *Limiter) put(c *call) {
+	*c = call{} // the pool must not keep limits, names and states alive
+	l.calls.Put(c)
+}
+
+func request(ask *Ask) Ask {
+	return Ask{
+		Organization: ask.Organization,
+		Key:          ask.Key,
+		Version:      ask.Version,
+		Rules:        ask.Rules,
+		Open:         ask.Open,
+		Limits:       ask.Limits,
+		Cost:         max(1, ask.Cost),
+	}
+}
+
+func decision(g *Grant) Decision {
+	d := Decision{Allowed: g.Status == Granted, Limits: g.Limits}
+	for i := range g.Limits {
+		if s := &g.Limits[i]; s.Violated && s.RetryAfter > d.RetryAfter {
+			d.RetryAfter = s.RetryAfter
+		}
+	}
+	return d
+}
+
+// elapsed is the larger of the monotonic and the wall time between two
+// readings: the monotonic clock stands still while the machine sleeps, and the
+// wall clock may be set back.
+func elapsed(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
+}

@@ -1,0 +1,131 @@
+package memory
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"keygate/ratelimit"
+)
+
+// sweepEvery is after how many asks one holder is looked at that need not be in
+// use: a cache miss, so rarely. Two more are looked at for each one added, so
+// that at most twice the holders in use are ever kept.
+const sweepEvery = 16
+
+// A shard keeps all holders of the organizations that hash to it, so that an
+// ask about a key and its organization takes one lock.
+type shard struct {
+	mu      sync.Mutex
+	holders map[holderKey]*holder
+	order   []*holder // the same ones, to walk over
+	hand    int       // where in order the next sweep goes on
+	asks    uint
+	step    step // reused under mu: a decision allocates nothing
+	_       [64]byte
+}
+
+func (sh *shard) lease(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
+	sh.mu.Lock()
+	before := len(sh.order)
+	sh.locate(a)
+	sh.step.ask, sh.step.grant = a, g
+	sh.step.begin(clock)
+	sh.step.lease()
+	sweep := 2 * (len(sh.order) - before)
+	for _, h := range sh.step.holders {
+		if h.empty() {
+			sh.forget(h)
+		}
+	}
+	if sh.asks++; sh.asks%sweepEvery == 0 {
+		sweep++
+	}
+	sh.sweep(clock, sweep)
+	sh.step.ask, sh.step.grant = nil, nil
+	sh.mu.Unlock()
+}
+
+func (sh *shard) peek(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := step{ask: a, grant: g}
+	for k := range a.Limits {
+		l := &a.Limits[k]
+		key := holderKey{placeOf(a), l.Holder}
+		n := slices.IndexFunc(s.holders, func(h *holder) bool { return h.key == key })
+		if n < 0 {
+			n = len(s.holders)
+			s.holders = append(s.holders, sh.holders[key].copy(key))
+		}
+		h := s.holders[n]
+		s.places = append(s.places, place{h: h, i: h.add(l.Name, l.Per.Microseconds())})
+	}
+	s.begin(clock)
+	s.peek()
+}
+
+// locate finds the holder and the budget of every limit, and makes them where
+// they are missing.
+func (sh *shard) locate(a *ratelimit.Ask) {
+	s := &sh.step
+	s.places, s.holders = s.places[:0], s.holders[:0]
+	for k := range a.Limits {
+		l := &a.Limits[k]
+		var h *holder
+		for _, other := range s.holders {
+			if other.key.holder == l.Holder {
+				h = other
+			}
+		}
+		if h == nil {
+			h = sh.holder(holderKey{placeOf(a), l.Holder})
+			s.holders = append(s.holders, h)
+		}
+		s.places = append(s.places, place{h: h, i: h.add(l.Name, l.Per.Microseconds())})
+	}
+}
+
+// placeOf is what an ask's holders are placed by.
+func placeOf(a *ratelimit.Ask) string {
+	if a.Organization == "" {
+		return a.Key
+	}
+	return a.Organization
+}
+
+func (sh *shard) holder(key holderKey) *holder {
+	if h := sh.holders[key]; h != nil {
+		return h
+	}
+	// The strings may be parts of something larger that should not be kept.
+	key = holderKey{strings.Clone(key.place), strings.Clone(key.holder)}
+	h := &holder{key: key, slot: len(sh.order)}
+	sh.holders[key] = h
+	sh.order = append(sh.order, h)
+	return h
+}
+
+func (sh *shard) forget(h *holder) {
+	last := len(sh.order) - 1
+	sh.order[h.slot] = sh.order[last]
+	sh.order[h.slot].slot = h.slot
+	sh.order[last] = nil
+	sh.order = sh.order[:last]
+	delete(sh.holders, h.key)
+}
+
+// sweep looks at n holders and forgets those that nothing is charged to.
+func (sh *shard) sweep(clock int64, n int) {
+	for ; n > 0 && len(sh.order) > 0; n-- {
+		if sh.hand >= len(sh.order) {
+			sh.hand = 0
+		}
+		if h := sh.order[sh.hand]; h.end <= clock {
+			sh.forget(h) // the last one takes its slot
+		} else {
+			h.tidy(clock)
+			sh.hand++
+		}
+	}
+}

@@ -1,0 +1,194 @@
+// Package config reads what an operator sets: the environment, and the policy
+// file that it names. What a value may be is decided by the types that use it
+// (keys, ratelimit, route); config says where the wrong one stands.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"keygate/internal/keys"
+)
+
+// Config is the environment of `keygate serve`. The tags are the reference:
+// `keygate config` and docs/configuration.md show them, and errors quote what
+// is allowed.
+type Config struct {
+	Port           int            `env:"PORT" allowed:"1 to 65535" doc:"Port of the proxy as hosting platforms set it: short for KEYGATE_ADDR=:PORT."`
+	Addr           string         `env:"KEYGATE_ADDR" envDefault:":8080" allowed:"host:port, or :port for all interfaces" doc:"Address on which the proxy listens."`
+	AdminAddr      string         `env:"KEYGATE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" allowed:"host:port, or :port for all interfaces" doc:"Address of the management API, the dashboard, health checks and metrics."`
+	AdminInsecure  bool           `env:"KEYGATE_ADMIN_INSECURE" envDefault:"false" allowed:"true or false" doc:"Lets the management address be other than loopback although it is plain HTTP. Administrator keys then cross that network in clear."`
+	DataDir        string         `env:"KEYGATE_DATA_DIR" envDefault:"./data" allowed:"a directory; it is created if it is missing" doc:"Where the embedded store keeps keys, accounts and usage."`
+	Upstream       *url.URL       `env:"KEYGATE_UPSTREAM" allowed:"an http or https URL without credentials, query and fragment" doc:"The API that keygate stands in front of, for routes that name no upstream. Without it and without a policy a small demonstration API answers."`
+	Policy         string         `env:"KEYGATE_POLICY" allowed:"the YAML of a policy, at most 4 MiB; not together with KEYGATE_POLICY_FILE" doc:"The policy itself."`
+	PolicyFile     string         `env:"KEYGATE_POLICY_FILE" allowed:"the path of a policy file, at most 4 MiB; not together with KEYGATE_POLICY" doc:"Path of the policy file. Without a policy every path is forwarded for any valid key."`
+	DefaultPlan    string         `env:"KEYGATE_DEFAULT_PLAN" envDefault:"free" allowed:"the name of a plan of the policy" doc:"Plan of organizations for which no other was chosen."`
+	KeyPrefix      string         `env:"KEYGATE_KEY_PREFIX" envDefault:"kg_live" allowed:"1 to 32 letters, digits and single underscores between them" doc:"What new keys start with. Keys with another prefix are refused, those made under a former prefix too."`
+	BootstrapKey   Secret         `env:"KEYGATE_BOOTSTRAP_KEY" allowed:"a key as 'keygate keys generate' prints one, with the prefix of KEYGATE_KEY_PREFIX; not together with KEYGATE_BOOTSTRAP_KEY_FILE" doc:"The first administrator key. Without it keygate makes one at the first start."`
+	BootstrapFile  string         `env:"KEYGATE_BOOTSTRAP_KEY_FILE" allowed:"the path of a file that holds such a key; not together with KEYGATE_BOOTSTRAP_KEY" doc:"Path of a file that holds the first administrator key."`
+	TrustedProxies []netip.Prefix `env:"KEYGATE_TRUSTED_PROXIES" allowed:"addresses and CIDR ranges, separated by commas" doc:"Proxies in front of keygate that are believed about the client's address (X-Forwarded-For). Without it the peer is the client."`
+	Realm          string         `env:"KEYGATE_REALM" envDefault:"keygate" allowed:"1 to 64 printable ASCII characters without quotes and backslashes" doc:"Realm in the WWW-Authenticate header of refusals."`
+	CacheKeys      int            `env:"KEYGATE_CACHE_KEYS" envDefault:"100000" allowed:"1 to 10000000" doc:"Number of keys held in memory."`
+	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
+	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
+	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`
+
+	set map[string]bool // variables that the environment had
+}
+
+// later are variables whose names are taken but which nothing reads yet:
+// silently ignoring REQUIRE_HTTPS would be worse than refusing it.
+var later = []string{
+	"REDIS_URL", "REDIS_URL_FILE",
+	"KEYGATE_ADMIN_TLS_CERT", "KEYGATE_ADMIN_TLS_KEY",
+	"KEYGATE_TLS_CERT", "KEYGATE_TLS_KEY", "KEYGATE_REQUIRE_HTTPS",
+}
+
+const (
+	maxCacheKeys = 10_000_000
+	maxDrain     = time.Hour
+	maxRealm     = 64
+)
+
+// FromEnv reads the environment, given as os.Environ returns it. The warnings
+// are for the log. The error is an *Error with every mistake; the policy is
+// read by LoadPolicy.
+func FromEnv(environ []string) (c Config, warnings []string, err error) {
+	r := read(environ, &c)
+	for _, name := range later {
+		if _, ok := r.vars[name]; ok {
+			r.reject(name, "is not supported yet: unset it")
+		}
+	}
+	c.set = make(map[string]bool)
+	for _, s := range r.settings {
+		_, c.set[s.name] = r.vars[s.name]
+	}
+
+	c.checkListeners(r)
+	r.check("KEYGATE_DATA_DIR", !strings.ContainsRune(c.DataDir, 0), "holds a NUL character")
+	r.exclusive("KEYGATE_POLICY", "KEYGATE_POLICY_FILE")
+	r.check("KEYGATE_POLICY", len(c.Policy) <= maxPolicy, "is larger than 4 MiB")
+	c.checkBootstrapKey(r)
+	r.check("KEYGATE_REALM", len(c.Realm) <= maxRealm && isPrintable(c.Realm) && !strings.ContainsAny(c.Realm, `"\`), "cannot stand in a header")
+	r.check("KEYGATE_CACHE_KEYS", c.CacheKeys >= 1 && c.CacheKeys <= maxCacheKeys, "is out of bounds")
+	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
+	r.check("LOG_LEVEL", c.LogLevel == "debug" || c.LogLevel == "info" || c.LogLevel == "warn" || c.LogLevel == "error", "is not a level")
+	r.check("LOG_FORMAT", c.LogFormat == "" || c.LogFormat == "json" || c.LogFormat == "console", "is not a format")
+	return c, r.warnings, r.err()
+}
+
+// checkListeners settles where the two listeners are.
+func (c *Config) checkListeners(r *reading) {
+	r.check("PORT", !c.set["PORT"] || c.Port >= 1 && c.Port <= 65535, "is out of bounds")
+	addr, err := parseListen(c.Addr)
+	r.checkErr("KEYGATE_ADDR", err)
+	admin, adminErr := parseListen(c.AdminAddr)
+	r.checkErr("KEYGATE_ADMIN_ADDR", adminErr)
+
+	if c.set["PORT"] && !r.failed["PORT"] {
+		switch {
+		case !c.set["KEYGATE_ADDR"]:
+			c.Addr = fmt.Sprintf(":%d", c.Port)
+			addr, err = parseListen(c.Addr)
+		case err == nil && addr.port != c.Port:
+			r.reject("KEYGATE_ADDR", fmt.Sprintf("%s is another port than PORT=%d: unset one of them", quoted(c.Addr), c.Port))
+		}
+	}
+	if adminErr == nil && !admin.loopback() && !c.AdminInsecure {
+		r.reject("KEYGATE_ADMIN_ADDR", quoted(c.AdminAddr)+" can be reached from other machines over plain HTTP, which shows administrator keys to the network; "+
+			"allowed: a loopback address such as 127.0.0.1:9090, or any address together with KEYGATE_ADMIN_INSECURE=true")
+	}
+	if err == nil && adminErr == nil && addr.overlaps(admin) {
+		r.reject("KEYGATE_ADMIN_ADDR", fmt.Sprintf("%s is taken by the proxy, which listens on %s: give another port", quoted(c.AdminAddr), quoted(c.Addr)))
+	}
+}
+
+// checkBootstrapKey takes the key from its file, if one is named, and wants a
+// well-formed one: a mistyped key would lock the operator out.
+func (c *Config) checkBootstrapKey(r *reading) {
+	format, err := keys.NewFormat(c.KeyPrefix)
+	r.check("KEYGATE_KEY_PREFIX", err == nil, "cannot start a key")
+	name := r.secret("KEYGATE_BOOTSTRAP_KEY", &c.BootstrapKey, c.BootstrapFile)
+	if c.BootstrapKey != "" && err == nil && !format.Valid(c.BootstrapKey.Reveal()) {
+		r.reject(name, fmt.Sprintf("is not a key of this instance: it must start with %s_ and have a matching checksum; 'keygate keys generate' prints one", c.KeyPrefix))
+	}
+}
+
+// Client is the environment of the commands that talk to the management API of
+// a running keygate.
+type Client struct {
+	URL     *url.URL `env:"KEYGATE_ADMIN_URL" envDefault:"http://127.0.0.1:9090" allowed:"an http or https URL without credentials, query and fragment" doc:"Where the command line finds the management API."`
+	Key     Secret   `env:"KEYGATE_ADMIN_KEY" allowed:"a key; not together with KEYGATE_ADMIN_KEY_FILE" doc:"The key that the command line uses."`
+	KeyFile string   `env:"KEYGATE_ADMIN_KEY_FILE" allowed:"the path of a file that holds a key; not together with KEYGATE_ADMIN_KEY" doc:"Path of a file that holds that key."`
+}
+
+// ClientFromEnv reads the environment of the command line. Variables of the
+// server are not looked at. The error is an *Error.
+func ClientFromEnv(environ []string) (Client, error) {
+	var c Client
+	r := read(environ, &c)
+	name := r.secret("KEYGATE_ADMIN_KEY", &c.Key, c.KeyFile)
+	if c.Key != "" && (!isPrintable(c.Key.Reveal()) || strings.Contains(c.Key.Reveal(), " ")) {
+		r.reject(name, "cannot be a key: it holds a space or a character that is not printable ASCII")
+	}
+	return c, r.err()
+}
+
+// Secret is a value that no log and no error message shows.
+type Secret string
+
+const hidden = "(set)"
+
+// Reveal returns the value itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// String hides the value.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return hidden
+}
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText hides the value from JSON and structured logs.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// secret takes a secret from its variable or from the file that its twin
+// names, and returns the name of the variable that is answerable for it.
+func (r *reading) secret(name string, into *Secret, path string) (answerable string) {
+	file := name + "_FILE"
+	r.exclusive(name, file)
+	if path == "" || r.failed[name] || r.failed[file] {
+		return name
+	}
+	data, err := readBounded(path, maxSecret)
+	if err != nil {
+		r.reject(file, fmt.Sprintf("%s cannot be read: %s", quoted(path), reason(err)))
+		return file
+	}
+	// Editors and echo end the file with a line break that is no part of it.
+	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if text == "" {
+		r.reject(file, fmt.Sprintf("%s is an empty file", quoted(path)))
+	}
+	*into = Secret(text)
+	return file
+}
+
+// reason is an error of the file system without the path, which the message
+// names already.
+func reason(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}

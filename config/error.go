@@ -1,0 +1,117 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Error lists everything that is wrong with the configuration, so that one
+// attempt shows all there is to correct.
+type Error struct {
+	Problems []Problem // in the order of the file, or of the reference
+}
+
+// Error prints one line for each problem.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Problem is one mistake.
+type Problem struct {
+	// File names the policy; empty for an environment variable.
+	File string
+	// Line and Column count from 1, columns in characters; 0 where the mistake
+	// has no place in a file.
+	Line, Column int
+	// Subject is the variable, or the place in the policy: routes[2].permission.
+	Subject string
+	// Message says what is wrong with which value and what is allowed; it
+	// never holds a secret.
+	Message string
+}
+
+// String is file:line:column: subject: message, without the parts there are not.
+func (p Problem) String() string {
+	var b strings.Builder
+	if p.File != "" {
+		b.WriteString(p.File + ":")
+		if p.Line > 0 {
+			fmt.Fprintf(&b, "%d:%d:", p.Line, p.Column)
+		}
+		b.WriteByte(' ')
+	}
+	if p.Subject != "" {
+		b.WriteString(p.Subject + ": ")
+	}
+	b.WriteString(p.Message)
+	return b.String()
+}
+
+// maxShown keeps a value that somebody pasted whole from filling the screen.
+const maxShown = 100
+
+// quoted shows a value in a message.
+func quoted(s string) string {
+	if short := []rune(s); len(short) > maxShown {
+		return fmt.Sprintf("%q…", string(short[:maxShown]))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// oneOf lists names as alternatives, quoted and sorted.
+func oneOf(names []string) string {
+	shown := make([]string, len(names))
+	for i, name := range names {
+		shown[i] = quoted(name)
+	}
+	slices.Sort(shown)
+	return strings.Join(shown, ", ")
+}
+
+// didYouMean ends a message about an unknown name with the known one that it
+// is probably a misspelling of, or with nothing.
+func didYouMean(name string, known []string) string {
+	best, least := "", 1+min(3, len(name)/3)
+	for _, k := range known {
+		if d := distance(name, k, least); d < least || d == least && best != "" && k < best {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance counts the letters to add, drop, change or swap with a neighbour to
+// get from a to b (Damerau-Levenshtein, optimal string alignment). Names whose
+// lengths alone differ by more than most are not compared.
+func distance(a, b string, most int) int {
+	if d := len(a) - len(b); d > most || -d > most {
+		return most + 1
+	}
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			change := 1
+			if a[i] == b[j] {
+				change = 0
+			}
+			row[j+1] = min(row[j]+1, last[j+1]+1, last[j]+change)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,146 @@
+package config
+
+import (
+	"math"
+	"time"
+
+	"keygate/internal/keys"
+	"keygate/ratelimit"
+)
+
+// plans adds the plans of the file to the built-in ones. A wrong one is there
+// too, so that it is not reported as missing as well.
+func (d *decoder) plans(v value) map[string]keys.Plan {
+	plans := keys.BuiltinPlans()
+	for _, e := range d.named(v) {
+		plans[e.name] = d.plan(e)
+	}
+	return plans
+}
+
+func (d *decoder) plan(e entry) keys.Plan {
+	plan := keys.Plan{Name: e.name, MaxKeys: keys.Unlimited}
+	fields, ok := d.fields(e.value, form{
+		required: []string{"limits"}, // forgetting it must not mean unlimited; [] says so
+		optional: []string{"max_keys", "outage"},
+		later:    []string{"concurrent"},
+	})
+	if !ok {
+		return plan
+	}
+	if v, ok := fields["limits"]; ok {
+		plan.Limits = d.limits(v)
+	}
+	if v, ok := fields["max_keys"]; ok {
+		if n, ok := d.integer(v); ok && (n < 0 || n > math.MaxInt32) {
+			d.fail(v, "is %d; allowed are 0 to %d, or no max_keys for unlimited", n, math.MaxInt32)
+		} else if ok {
+			plan.MaxKeys = int(n)
+		}
+	}
+	if v, ok := fields["outage"]; ok {
+		d.outage(v)
+	}
+	return plan
+}
+
+// limits adds one limit after the other, so that the first one that the plan
+// cannot hold is the one reported.
+func (d *decoder) limits(v value) []ratelimit.Limit {
+	var limits []ratelimit.Limit
+	items, _ := d.list(v)
+	for _, item := range items {
+		limit, ok := d.limit(item)
+		if !ok {
+			continue
+		}
+		if err := (keys.Plan{Limits: append(limits, limit)}).Validate(); err != nil {
+			d.fail(item, "the plan %s", err)
+			continue
+		}
+		limits = append(limits, limit)
+	}
+	return limits
+}
+
+func (d *decoder) limit(v value) (ratelimit.Limit, bool) {
+	before := len(d.problems)
+	fields, ok := d.fields(v, form{required: []string{"name", "requests", "per"}, optional: []string{"shared", "timezone"}})
+	if !ok {
+		return ratelimit.Limit{}, false
+	}
+	// Each field is tried in a limit that is right otherwise, which tells the
+	// place of what the limit refuses.
+	limit := ratelimit.Limit{Name: "limit", Quota: 1, Per: ratelimit.MinWindow}
+	try := func(v value, with ratelimit.Limit) {
+		if err := with.Validate(); err != nil {
+			d.fail(v, "%s", err)
+			return
+		}
+		limit = with
+	}
+	if v, ok := fields["name"]; ok {
+		if name, ok := d.text(v); ok {
+			with := limit
+			with.Name = name
+			try(v, with)
+		}
+	}
+	if v, ok := fields["requests"]; ok {
+		if n, ok := d.integer(v); ok {
+			with := limit
+			with.Quota = n
+			try(v, with)
+		}
+	}
+	calendar := false
+	if v, ok := fields["per"]; ok {
+		if calendar = isCalendar(v); calendar {
+			d.fail(v, "is %s, and a calendar period is not supported yet; allowed is a duration such as 24h", quoted(v.node.Value))
+		} else if per, ok := d.duration(v); ok {
+			with := limit
+			with.Per = per
+			try(v, with)
+		}
+	}
+	if v, ok := fields["timezone"]; ok {
+		d.timezone(v, calendar)
+	}
+	if v, ok := fields["shared"]; ok {
+		if _, ok := d.boolean(v); ok {
+			d.unsupported(v)
+		}
+	}
+	return limit, len(d.problems) == before
+}
+
+// isCalendar reports whether per is a calendar period rather than a duration.
+func isCalendar(v value) bool { return v.node.Value == "day" || v.node.Value == "month" }
+
+func (d *decoder) timezone(v value, calendar bool) {
+	name, ok := d.text(v)
+	if !ok {
+		return
+	}
+	_, err := time.LoadLocation(name)
+	switch {
+	case err != nil || name == "Local":
+		d.fail(v, "%s is no time zone; allowed are names such as Europe/Zurich and UTC", quoted(name))
+	case !calendar:
+		d.fail(v, "a time zone is allowed only with per: day or per: month")
+	default:
+		d.unsupported(v)
+	}
+}
+
+func (d *decoder) outage(v value) {
+	before := len(d.problems)
+	fields, _ := d.fields(v, form{optional: []string{"mode", "keys"}})
+	if v, ok := fields["mode"]; ok {
+		d.choice(v, "strict", "open")
+	}
+	if v, ok := fields["keys"]; ok {
+		d.between(v, 0, 24*time.Hour)
+	}
+	d.later(before, v)
+}

@@ -1,0 +1,315 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+
+	"keygate/internal/keys"
+	"keygate/proxy/route"
+)
+
+// Policy is a policy file, checked and ready for use: immutable, a reload makes
+// another.
+type Policy struct {
+	Keys  *keys.Policy
+	Table *route.Table
+	// Rules are the routes in the order of the file.
+	Rules []*route.Rule
+	// Upstreams by the name that rules use; OwnUpstream is among them if
+	// KEYGATE_UPSTREAM is set or if there is no policy.
+	Upstreams map[string]Upstream
+	// Digest is the same for two policies that decide alike: SHA-256, hex, of
+	// the policy's bytes and the default plan.
+	Digest string
+}
+
+// OwnUpstream is the name of the upstream that KEYGATE_UPSTREAM gives. No
+// upstream of a file can be called this.
+const OwnUpstream = ""
+
+// Upstream is where admitted requests go.
+type Upstream struct {
+	Name string
+	// Target is nil only for the OwnUpstream of an instance with neither policy
+	// nor KEYGATE_UPSTREAM: the demonstration API answers.
+	Target *url.URL
+}
+
+// builtinPolicy holds where no policy is given. Plans, permissions and the role
+// owner are built in anyway.
+const builtinPolicy = `version: 1
+routes:
+  - match: "/{path...}"
+    permission: any
+`
+
+// LoadPolicy reads the policy that the environment names or holds, or takes the
+// built-in one. The error is an *Error.
+func LoadPolicy(cfg Config) (*Policy, error) {
+	surroundings := surroundings{defaultPlan: cfg.DefaultPlan}
+	if cfg.Upstream != nil {
+		surroundings.upstream = &Upstream{OwnUpstream, cfg.Upstream}
+	}
+	switch {
+	case cfg.PolicyFile != "":
+		data, err := readBounded(cfg.PolicyFile, maxPolicy)
+		if err != nil {
+			message := fmt.Sprintf("%s cannot be read: %s", quoted(cfg.PolicyFile), reason(err))
+			return nil, &Error{[]Problem{{Subject: "KEYGATE_POLICY_FILE", Message: message}}}
+		}
+		return surroundings.parse(cfg.PolicyFile, data)
+	case cfg.Policy != "":
+		return surroundings.parse("KEYGATE_POLICY", []byte(cfg.Policy))
+	}
+	surroundings.upstream = &Upstream{OwnUpstream, cfg.Upstream}
+	return surroundings.parse("the built-in policy", []byte(builtinPolicy))
+}
+
+// ParsePolicy reads a policy as it stands for itself: with the default plan
+// "free" and no KEYGATE_UPSTREAM. The name is how errors call the file. The
+// error is an *Error with the place of every mistake, in the file's order.
+func ParsePolicy(name string, data []byte) (*Policy, error) {
+	return surroundings{defaultPlan: keys.PlanFree}.parse(name, data)
+}
+
+// surroundings are the parts of the environment that a policy is read in.
+type surroundings struct {
+	defaultPlan string
+	upstream    *Upstream // nil: routes must go to upstreams of the file
+}
+
+func (s surroundings) parse(name string, data []byte) (*Policy, error) {
+	d := &decoder{file: name}
+	root, ok := d.parse(data)
+	if !ok {
+		return nil, d.err()
+	}
+	top, ok := d.fields(root, form{
+		required: []string{"version", "routes"},
+		optional: []string{"upstreams", "permissions", "roles", "plans"},
+	})
+	if !ok {
+		return nil, d.err()
+	}
+	if v, ok := top["version"]; ok {
+		if n, ok := d.integer(v); !ok || n != 1 {
+			if ok {
+				d.fail(v, "is %d; this keygate reads version 1", n)
+			}
+			return nil, &Error{d.problems[len(d.problems)-1:]} // the rest of another version would be judged by the wrong rules
+		}
+	}
+
+	p := &Policy{Keys: &keys.Policy{DefaultPlan: s.defaultPlan}}
+	p.Upstreams = d.upstreams(top["upstreams"])
+	p.Keys.Catalogue = d.permissions(top["permissions"])
+	p.Keys.Roles = d.roles(top["roles"], p.Keys)
+	p.Keys.Plans = d.plans(top["plans"])
+	if _, ok := p.Keys.Plans[s.defaultPlan]; !ok {
+		d.problems = append(d.problems, Problem{Subject: "KEYGATE_DEFAULT_PLAN", Message: fmt.Sprintf(
+			"%s is not a plan of %s; allowed: %s", quoted(s.defaultPlan), name, oneOf(slices.Collect(maps.Keys(p.Keys.Plans))))})
+	}
+	routes := &routeDecoder{decoder: d, policy: p.Keys, targets: p.Upstreams}
+	routes.fallback, routes.hasFallback = s.fallback(p.Upstreams)
+	p.Rules, p.Table = routes.routes(top["routes"])
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	if s.upstream != nil {
+		p.Upstreams[OwnUpstream] = *s.upstream
+	}
+	p.Digest = digest(s.defaultPlan, data)
+	return p, nil
+}
+
+// fallback is where a route goes that names no upstream.
+func (s surroundings) fallback(ofFile map[string]Upstream) (name string, ok bool) {
+	if len(ofFile) == 1 {
+		for name := range ofFile {
+			return name, true
+		}
+	}
+	return OwnUpstream, s.upstream != nil
+}
+
+func digest(defaultPlan string, data []byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "keygate policy 1\n%q\n", defaultPlan)
+	h.Write(data)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// maxNameLength bounds the names of upstreams, roles and plans; they stand in
+// headers, metrics and addresses.
+const maxNameLength = 63
+
+// named lists the entries of an optional mapping whose keys are names.
+func (d *decoder) named(v value) []entry {
+	if v.node == nil {
+		return nil
+	}
+	entries, _ := d.mapping(v)
+	return slices.DeleteFunc(entries, func(e entry) bool {
+		ok := len(e.name) <= maxNameLength
+		for _, c := range []byte(e.name) {
+			ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-')
+		}
+		if !ok {
+			d.fail(e.key, "is no name; allowed are 1 to %d letters, digits, '.', '_' and '-'", maxNameLength)
+		}
+		return !ok
+	})
+}
+
+// permissions builds the catalogue; after a mistake one that is good enough to
+// check the rest of the file against.
+func (d *decoder) permissions(v value) *keys.Catalogue {
+	var own []keys.Permission
+	implied := make(map[string][]value)
+	places := make(map[string]value)
+	if v.node != nil {
+		entries, _ := d.mapping(v)
+		for _, e := range entries {
+			p, implies := d.permission(e)
+			own = append(own, p)
+			implied[p.Name], places[p.Name] = implies, e.key
+		}
+	}
+	for {
+		catalogue, err := keys.NewCatalogue(own)
+		if err == nil {
+			return catalogue
+		}
+		for _, err := range unjoined(err) {
+			wrong, ok := errors.AsType[*keys.PermissionError](err)
+			if !ok || places[wrong.Name].node == nil {
+				d.fail(v, "%s", err)
+				own = nil
+				continue
+			}
+			at := places[wrong.Name]
+			if wrong.Implies >= 0 {
+				at = implied[wrong.Name][wrong.Implies]
+			}
+			d.fail(at, "%s", wrong.Problem)
+			own = withoutMistake(own, wrong)
+		}
+	}
+}
+
+// withoutMistake drops what is wrong: an entry's name, or what it implies.
+func withoutMistake(own []keys.Permission, wrong *keys.PermissionError) []keys.Permission {
+	i := slices.IndexFunc(own, func(p keys.Permission) bool { return p.Name == wrong.Name })
+	switch {
+	case i < 0:
+	case wrong.Implies < 0:
+		return slices.Delete(own, i, i+1)
+	default:
+		own[i].Implies = nil
+	}
+	return own
+}
+
+// unjoined lists what errors.Join put together.
+func unjoined(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+const (
+	groupAdmin     = "Admin" // its entries are administrative unless they say otherwise
+	maxTitle       = 100
+	maxDescription = 500
+)
+
+// permission reads one entry of the catalogue and the places of what it implies.
+func (d *decoder) permission(e entry) (p keys.Permission, implies []value) {
+	p.Name = e.name
+	fields, ok := d.fields(e.value, form{optional: []string{"group", "title", "description", "administrative", "implies"}})
+	if !ok {
+		return p, nil
+	}
+	p.Group = d.label(fields["group"], maxTitle)
+	p.Title = d.label(fields["title"], maxTitle)
+	p.Description = d.label(fields["description"], maxDescription)
+	p.Administrative = p.Group == groupAdmin
+	if v, ok := fields["administrative"]; ok {
+		p.Administrative, _ = d.boolean(v)
+	}
+	if v, ok := fields["implies"]; ok {
+		p.Implies, implies = d.names(v)
+	}
+	return p, implies
+}
+
+// label reads optional text that people are shown on one line.
+func (d *decoder) label(v value, most int) string {
+	if v.node == nil {
+		return ""
+	}
+	s, ok := d.text(v)
+	switch n := len([]rune(s)); {
+	case !ok:
+	case n > most:
+		d.fail(v, "has %d characters; at most %d are allowed", n, most)
+	case strings.ContainsFunc(s, unicode.IsControl) || strings.ContainsAny(s, "\u2028\u2029"):
+		d.fail(v, "holds a line break or another control character; one line of text is allowed")
+	}
+	return s
+}
+
+// names reads a list of at least one text, each once.
+func (d *decoder) names(v value) (names []string, places []value) {
+	values, ok := d.list(v)
+	if ok && len(values) == 0 {
+		d.fail(v, "is an empty list: name at least one, or leave it out")
+	}
+	for _, item := range values {
+		name, ok := d.text(item)
+		switch {
+		case !ok:
+		case slices.Contains(names, name):
+			d.fail(item, "%s is named twice", quoted(name))
+		default:
+			names, places = append(names, name), append(places, item)
+		}
+	}
+	return names, places
+}
+
+// roles adds the roles of the file to the built-in one.
+func (d *decoder) roles(v value, policy *keys.Policy) map[string][]string {
+	roles := keys.BuiltinRoles()
+	for _, e := range d.named(v) {
+		grants, places := d.names(e.value)
+		for i, grant := range grants {
+			if err := policy.CheckRole(grant); err != nil {
+				d.failGrant(places[i], grant, err, policy.Catalogue)
+			}
+		}
+		roles[e.name] = grants
+	}
+	return roles
+}
+
+// failGrant reports a permission that the catalogue does not know.
+func (d *decoder) failGrant(at value, grant string, err error, catalogue *keys.Catalogue) {
+	if grant == keys.PermissionOperator {
+		d.fail(at, "%s", err)
+		return
+	}
+	known := make([]string, 0, len(catalogue.Entries()))
+	for _, p := range catalogue.Entries() {
+		known = append(known, p.Name)
+	}
+	d.fail(at, "names %s%s", err, didYouMean(grant, known))
+}

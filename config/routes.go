@@ -1,0 +1,324 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"keygate/internal/keys"
+	"keygate/proxy/route"
+	"keygate/ratelimit"
+)
+
+const (
+	// maxRoutes bounds the pairs of routes that are searched for conflicts.
+	maxRoutes = 5000
+	// anyKey stands for a permission where every valid key will do.
+	anyKey = "any"
+	// maxBinding bounds the name of a header or query parameter.
+	maxBinding = 100
+)
+
+// routeDecoder reads routes, which refer to the rest of the policy.
+type routeDecoder struct {
+	*decoder
+	policy  *keys.Policy
+	targets map[string]Upstream
+	// fallback is where a route goes that names no upstream.
+	fallback    string
+	hasFallback bool
+}
+
+// routes reads the routes and compiles those whose pattern is right.
+func (d *routeDecoder) routes(v value) ([]*route.Rule, *route.Table) {
+	if v.node == nil {
+		return nil, nil
+	}
+	items, ok := d.list(v)
+	switch {
+	case !ok:
+		return nil, nil
+	case len(items) == 0:
+		d.fail(v, "is an empty list: no request would be allowed")
+	case len(items) > maxRoutes:
+		d.fail(v, "has %d routes; at most %d are allowed", len(items), maxRoutes)
+		return nil, nil
+	}
+	var rules []*route.Rule
+	var matches []value
+	for _, item := range items {
+		if rule, match, ok := d.route(item); ok {
+			rules, matches = append(rules, rule), append(matches, match)
+		}
+	}
+	table, err := route.NewTable(rules)
+	if err == nil {
+		return rules, table
+	}
+	for _, err := range unjoined(err) {
+		conflict, ok := errors.AsType[*route.ConflictError](err)
+		if !ok {
+			d.fail(v, "%s", err)
+			continue
+		}
+		a, b := matches[conflict.A], matches[conflict.B]
+		d.fail(b, "%s and %s (%s:%d:%d) both match %s and neither is more specific",
+			quoted(rules[conflict.B].Pattern.String()), quoted(rules[conflict.A].Pattern.String()), d.file, a.at.Line, a.at.Column, quoted(conflict.Example))
+	}
+	return rules, nil
+}
+
+// route reads one route; ok says that it has a pattern.
+func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
+	fields, ok := d.fields(v, form{
+		required: []string{"match"},
+		optional: []string{"upstream", "permission", "organization", "space", "cost", "public", "timeouts"},
+		later: []string{"forward_key", "allow_paths", "max_body", "rewrite", "request_headers", "response_headers",
+			"retries", "report_only", "cors"},
+	})
+	if !ok {
+		return nil, match, false
+	}
+	rule = &route.Rule{}
+	match, ok = fields["match"]
+	if ok {
+		var text string
+		if text, ok = d.text(match); ok {
+			var err error
+			if rule.Pattern, err = route.ParsePattern(text); err != nil {
+				d.fail(match, "%s", err)
+				ok = false
+			}
+		}
+	}
+	d.forward(v, fields, rule)
+	d.access(v, fields, rule)
+	if v, there := fields["organization"]; there {
+		rule.Organization = d.binding(v, rule, ok)
+	}
+	if v, there := fields["space"]; there {
+		rule.Space = d.binding(v, rule, ok)
+	}
+	if v, there := fields["cost"]; there {
+		d.cost(v)
+	}
+	if v, there := fields["timeouts"]; there {
+		d.timeouts(v)
+	}
+	return rule, match, ok
+}
+
+// forward finds the upstream of a route.
+func (d *routeDecoder) forward(of value, fields map[string]value, rule *route.Rule) {
+	v, ok := fields["upstream"]
+	if !ok {
+		rule.Upstream = d.fallback
+		if !d.hasFallback && !isThere(of, "upstream") {
+			d.fail(of, "names no upstream, and there is not exactly one to choose: name one under upstreams, or set KEYGATE_UPSTREAM")
+		}
+		return
+	}
+	name, ok := d.text(v)
+	if !ok {
+		return
+	}
+	rule.Upstream = name
+	if _, known := d.targets[name]; !known {
+		names := slices.Collect(maps.Keys(d.targets))
+		if hint := didYouMean(name, names); hint != "" || len(names) == 0 {
+			d.fail(v, "names %s, which is not among the upstreams%s", quoted(name), hint)
+			return
+		}
+		d.fail(v, "names %s, which is not among the upstreams; allowed: %s", quoted(name), oneOf(names))
+	}
+}
+
+// isThere reports whether a mapping has a field, even one that was refused.
+func isThere(v value, name string) bool {
+	for i := 0; i+1 < len(v.node.Content); i += 2 {
+		if v.node.Content[i].Value == name {
+			return true
+		}
+	}
+	return false
+}
+
+// access reads who may call the route: a key with permissions, any key, or
+// everybody.
+func (d *routeDecoder) access(of value, fields map[string]value, rule *route.Rule) {
+	if v, ok := fields["public"]; ok {
+		rule.Public = d.public(v)
+		for _, name := range []string{"permission", "organization", "space"} {
+			if v, ok := fields[name]; ok {
+				d.fail(v, "is not allowed on a public route: no key is looked at there")
+			}
+		}
+		return
+	}
+	v, ok := fields["permission"]
+	if !ok {
+		if !isThere(of, "permission") && !isThere(of, "public") {
+			d.fail(value{path: of.path + ".permission", at: of.at}, "is missing; allowed: a permission, a list of permissions that are all needed, or any for every valid key")
+		}
+		return
+	}
+	if v.node.Value == anyKey {
+		rule.Any = true
+		return
+	}
+	names, places := []string(nil), []value{v}
+	if v.node.Kind == yaml.SequenceNode {
+		names, places = d.names(v)
+	} else if name, ok := d.text(v); ok {
+		names = []string{name}
+	}
+	for i, name := range names {
+		need, ok := d.policy.Catalogue.Index(name)
+		switch {
+		case ok:
+			rule.Need = append(rule.Need, need)
+			rule.Permissions = append(rule.Permissions, name)
+		case name == anyKey:
+			d.fail(places[i], "is any, which is not allowed in a list of permissions")
+		case strings.Contains(name, "*"):
+			d.fail(places[i], "is %s; a route names single permissions, no wildcards", quoted(name))
+		default:
+			err := fmt.Errorf("%s, which is not in the catalogue", quoted(name))
+			d.failGrant(places[i], name, err, d.policy.Catalogue)
+		}
+	}
+}
+
+// public reads the budget of each client address: { per_address: "60/1m" }.
+func (d *routeDecoder) public(v value) *route.Budget {
+	budget := &route.Budget{}
+	fields, _ := d.fields(v, form{required: []string{"per_address"}})
+	v, ok := fields["per_address"]
+	if !ok {
+		return budget
+	}
+	s, ok := d.text(v)
+	if !ok {
+		return budget
+	}
+	requests, per, _ := strings.Cut(s, "/")
+	n, err := strconv.Atoi(requests)
+	span, spanErr := parseDuration(per)
+	if err != nil || spanErr != nil || strconv.Itoa(n) != requests {
+		d.fail(v, "is %s; allowed is a number of requests per duration, such as 60/1m", quoted(s))
+		return budget
+	}
+	if err := (ratelimit.Limit{Name: "per_address", Quota: int64(n), Per: span}).Validate(); err != nil {
+		d.fail(v, "%s", err)
+	}
+	return &route.Budget{Requests: n, Per: span}
+}
+
+// binding reads where a request names its organization or space: "path:org",
+// "header:X-Organization" or "query:org". Without a pattern the parameter
+// cannot be looked for.
+func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *route.Binding {
+	s, ok := d.text(v)
+	if !ok {
+		return nil
+	}
+	source, name, _ := strings.Cut(s, ":")
+	if name == "" || len(name) > maxBinding {
+		source = ""
+	}
+	switch source {
+	case "path":
+		if _, there := rule.Pattern.Param(name); hasPattern && !there {
+			d.fail(v, "is %s, but the pattern %s has no parameter {%s}", quoted(s), quoted(rule.Pattern.String()), name)
+		}
+		return &route.Binding{Source: route.FromPath, Name: name}
+	case "header":
+		if problem := checkHeader(name); problem != "" {
+			d.fail(v, "is %s, but %s", quoted(s), problem)
+		}
+		return &route.Binding{Source: route.FromHeader, Name: http.CanonicalHeaderKey(name)}
+	case "query":
+		if !isPrintable(name) || strings.ContainsAny(name, " &=+%#;") {
+			d.fail(v, "is %s; the name of a query parameter is written decoded, in printable ASCII without space, &, =, +, %%, # and ;", quoted(s))
+		}
+		return &route.Binding{Source: route.FromQuery, Name: name}
+	}
+	d.fail(v, "is %s; allowed: path:, header: or query: and a name of at most %d characters, such as path:org", quoted(s), maxBinding)
+	return nil
+}
+
+// checkHeader returns why a header cannot name an organization or space.
+func checkHeader(name string) string {
+	for _, c := range []byte(name) {
+		if ('a' > c || c > 'z') && ('A' > c || c > 'Z') && ('0' > c || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return "that is no header name (RFC 9110, section 5.1)"
+		}
+	}
+	switch canonical := http.CanonicalHeaderKey(name); canonical {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return "that header belongs to the connection and is not forwarded"
+	case "Authorization":
+		return "that header holds the key"
+	case "Host", "Content-Length":
+		return "that header has a meaning of its own in HTTP"
+	case "X-Request-Id":
+		return "keygate replaces that header"
+	default:
+		if strings.HasPrefix(canonical, "X-Keygate-") {
+			return "keygate drops the headers X-Keygate-* of a request"
+		}
+	}
+	return ""
+}
+
+// cost reads what a request takes from its limits: a number, or what a response
+// header says with a reservation before.
+func (d *routeDecoder) cost(v value) {
+	before := len(d.problems)
+	if v.node.Kind != yaml.MappingNode {
+		d.units(v)
+		d.later(before, v)
+		return
+	}
+	fields, _ := d.fields(v, form{required: []string{"header", "reserve", "max"}})
+	if v, ok := fields["header"]; ok {
+		if name, ok := d.text(v); ok {
+			if problem := checkHeader(name); problem != "" {
+				d.fail(v, "is %s, but %s", quoted(name), problem)
+			}
+		}
+	}
+	for _, name := range []string{"reserve", "max"} {
+		if v, ok := fields[name]; ok {
+			d.units(v)
+		}
+	}
+	d.later(before, v)
+}
+
+// units reads a cost. A plan with a smaller limit would never admit it.
+func (d *routeDecoder) units(v value) {
+	n, ok := d.integer(v)
+	if !ok {
+		return
+	}
+	if n < 1 || n > math.MaxInt32 {
+		d.fail(v, "is %d; allowed are 1 to %d", n, math.MaxInt32)
+		return
+	}
+	for _, plan := range slices.Sorted(maps.Keys(d.policy.Plans)) {
+		for _, l := range d.policy.Plans[plan].Limits {
+			if n > l.Quota {
+				d.fail(v, "is %d, which the limit %q of plan %q (%d) would never admit", n, l.Name, plan, l.Quota)
+				return
+			}
+		}
+	}
+}

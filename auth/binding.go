@@ -18,7 +18,8 @@ func boundValue(r *http.Request, rule *route.Rule, b *route.Binding, what string
 	case route.FromQuery:
 		return queryValue(r.URL.RawQuery, b.Name, what)
 	default:
-		value := rule.PathValue(r.URL.Path, b.Name)
+		param, _ := rule.Pattern.Param(b.Name) // its presence was checked at load
+		value := param.Value(r.URL.Path)
 		if value == "" {
 			return "", refuse(Tenant, "The path names no %s.", what)
 		}
@@ -30,16 +31,17 @@ func headerValue(h http.Header, name, what string) (string, *Refusal) {
 	if nominated(h, name) {
 		return "", refuse(BadBinding, "The Connection header names %s, which says what %s the request is about and must reach the API.", name, what)
 	}
-	var value string
-	n := 0
-	for field, values := range h {
+	for field := range h {
 		// Some servers read X_Organization and X-Organization as one header.
-		if SameField(field, name) {
-			n += len(values)
-			value = values[len(values)-1]
+		if field != name && SameField(field, name) {
+			return "", refuse(BadBinding, "The request spells the header %s, which says what %s it is about, in another way too. Send exactly one.", name, what)
 		}
 	}
-	return only(value, n, "header", name, what)
+	values := h[name]
+	if len(values) == 0 {
+		return only("", 0, "header", name, what)
+	}
+	return only(values[0], len(values), "header", name, what)
 }
 
 func queryValue(rawQuery, name, what string) (string, *Refusal) {

@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"keygate/auth"
+	"keygate/internal/problem"
+	"keygate/ratelimit"
+)
+
+// refusal is an answer of keygate's own. All of them leave through
+// exchange.refuse.
+type refusal struct {
+	problem    problem.Problem
+	challenge  string // WWW-Authenticate
+	allow      string // Allow
+	retryAfter int64  // seconds; 0: no header
+	decision   decision
+}
+
+func (x *exchange) refuse(answer *refusal) {
+	if x.decision == allowed || answer.decision != allowed {
+		x.decision = answer.decision
+	}
+	if answer.problem.Status == statusClientGone {
+		x.status = statusClientGone // nobody is left to read an answer
+		return
+	}
+	h := x.w.Header()
+	x.describe(h)
+	if answer.challenge != "" {
+		h.Set("Www-Authenticate", answer.challenge)
+	}
+	if answer.allow != "" {
+		h.Set("Allow", answer.allow)
+	}
+	if answer.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(answer.retryAfter, 10))
+	}
+	answer.problem.RequestID = x.id
+	problem.Write(x, &answer.problem)
+}
+
+func (x *exchange) ambiguousPath(detail string) *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous path",
+		Detail: "The path can be read in more than one way: " + detail + ".",
+	}}
+}
+
+func (x *exchange) noRoute() *refusal {
+	return &refusal{decision: notFound, problem: problem.Problem{
+		Status: http.StatusNotFound, Error: "Not found", Detail: "No route covers this path.",
+	}}
+}
+
+func (x *exchange) wrongMethod() *refusal {
+	allow := x.policy.table.Allow(x.r.Host, x.r.URL.Path)
+	return &refusal{decision: methodNotAllowed, allow: allow, problem: problem.Problem{
+		Status: http.StatusMethodNotAllowed, Error: "Method not allowed", Detail: "This path allows " + allow + ".",
+	}}
+}
+
+// refused turns what authentication or authorization said into an answer.
+func (x *exchange) refused(r *auth.Refusal) *refusal {
+	x.cause = r.Err
+	a := r.Answer(x.proxy.realm, x.r.Method+" "+x.rule.name)
+	out := &refusal{challenge: a.Challenge, problem: problem.Problem{
+		Status: a.Status, Error: a.Error, Detail: a.Detail, Required: r.Required, Granted: r.Granted,
+	}}
+	switch a.Status {
+	case http.StatusUnauthorized:
+		out.decision = unauthenticated
+	case http.StatusForbidden:
+		out.decision = forbidden
+	case http.StatusBadRequest:
+		out.decision = badRequest
+	default:
+		out.decision = unavailable
+		out.retryAfter = 1
+		if clientLeft(x.r.Context(), r.Err) {
+			out.problem.Status = statusClientGone
+		}
+	}
+	return out
+}
+
+// limiterFailed answers where the ledger could not be asked: admitting then
+// would break the promise.
+func (x *exchange) limiterFailed(err error) *refusal {
+	x.cause = err
+	status := http.StatusServiceUnavailable
+	if clientLeft(x.r.Context(), err) {
+		status = statusClientGone
+	}
+	return &refusal{decision: unavailable, retryAfter: 1, problem: problem.Problem{
+		Status: status, Error: "Temporarily unavailable",
+		Detail: "The rate limit could not be checked at the moment. Try again shortly.",
+	}}
+}
+
+func clientLeft(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) && ctx.Err() != nil
+}
+
+// overLimit says which limits are used up, how long to wait and what to do.
+func (x *exchange) overLimit() *refusal {
+	wait := ratelimit.RetryAfterSeconds(x.limits)
+	var names, bounds []string
+	for i, state := range x.limits.Limits {
+		if state.Violated {
+			names = append(names, state.Name)
+			bounds = append(bounds, fmt.Sprintf("%d requests per %s", state.Quota, spell(x.ask.Limits[i].Per)))
+		}
+	}
+	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
+		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
+		Detail: fmt.Sprintf("The plan %q allows %s for each key, and that is used up. Wait %s before the next request, or ask for a larger plan.",
+			x.principal.Plan.Name, strings.Join(bounds, " and "), spell(time.Duration(wait)*time.Second)),
+		ViolatedPolicies: names,
+	}}
+}
+
+func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
+	wait := max(1, int64((retryAfter+time.Second-1)/time.Second))
+	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
+		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
+		Detail: fmt.Sprintf("This route allows %d requests per %s for each client address, and that is used up. Wait %s before the next request.",
+			x.rule.Public.Requests, spell(x.rule.Public.Per), spell(time.Duration(wait)*time.Second)),
+		ViolatedPolicies: []string{"address"},
+	}}
+}
+
+// noAnswer is about an upstream that gave none. The request was admitted, so
+// its decision stays.
+func (x *exchange) noAnswer(status int) *refusal {
+	out := &refusal{decision: x.decision, problem: problem.Problem{
+		Status: status, Error: "Upstream unavailable",
+		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
+	}}
+	if status == http.StatusGatewayTimeout {
+		out.problem.Error = "Upstream timed out"
+		out.problem.Detail = "The API behind this gateway did not answer in time. It may have acted on the request all the same."
+	}
+	return out
+}
+
+// spell writes a duration for people: "1 minute", "90 seconds".
+func spell(d time.Duration) string {
+	for _, unit := range [...]struct {
+		of   time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if d >= unit.of && d%unit.of == 0 {
+			if n := d / unit.of; n != 1 {
+				return fmt.Sprintf("%d %ss", n, unit.name)
+			}
+			return "1 " + unit.name
+		}
+	}
+	return d.String()
+}

@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"keygate/auth"
+	"keygate/ratelimit"
+)
+
+// exchange is one request and its answer: it travels through every step, is the
+// ResponseWriter that the answer goes through, and in the end becomes the log
+// line and the metrics.
+//
+// Exchanges are reused, each with a ReverseProxy whose hooks are bound to it
+// once: that is what keeps forwarding free of closures made per request.
+type exchange struct {
+	proxy   *Proxy
+	reverse httputil.ReverseProxy
+
+	w http.ResponseWriter
+	r *http.Request
+
+	id        string // request id, ours
+	start     time.Time
+	peer      netip.Addr // the other end of the connection
+	client    netip.Addr // peer, or whom trusted proxies name
+	trusted   bool       // whether peer is a trusted proxy
+	policy    *Policy
+	rule      *rule
+	principal *auth.Principal
+	access    auth.Access
+	exposed   bool // a key stood in the URL
+	ask       ratelimit.Ask
+	limits    ratelimit.Decision
+
+	decision decision
+	cause    error // for the operator, never for the client
+	status   int
+	bytes    int64
+	sent     time.Time     // when the request went upstream
+	upstream time.Duration // until the upstream's header arrived
+	done     bool
+
+	buf    [256]byte // for header values
+	fields [24]zap.Field
+}
+
+// decision is what became of a request, as metrics and logs name it.
+type decision uint8
+
+const (
+	allowed decision = iota
+	public
+	badRequest
+	notFound
+	methodNotAllowed
+	unauthenticated
+	forbidden
+	limited
+	unavailable
+	decisions // how many there are
+)
+
+var decisionNames = [decisions]string{
+	"allowed", "public", "bad_request", "not_found", "method_not_allowed",
+	"unauthenticated", "forbidden", "limited", "unavailable",
+}
+
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := p.exchanges.Get().(*exchange)
+	x.w, x.r, x.policy = w, r, p.policy.Load()
+	x.start = p.now()
+	x.id = newRequestID()
+	x.peer = peerAddress(r.RemoteAddr)
+	x.client, x.trusted = p.clientAddress(x.peer, r.Header)
+	return x
+}
+
+// finish records the exchange, also while a panic passes through: net/http
+// wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
+// exchange is not reused, since something may still refer to it.
+func (x *exchange) finish() {
+	x.proxy.record(x)
+	if !x.done {
+		return
+	}
+	p, reverse := x.proxy, x.reverse
+	*x = exchange{proxy: p, reverse: reverse}
+	p.exchanges.Put(x)
+}
+
+// Header, Write and WriteHeader make the exchange the ResponseWriter of its
+// answer, to learn the status and the length. Everything else an answer can do
+// (flush, hijack, deadlines) net/http finds through Unwrap.
+func (x *exchange) Header() http.Header { return x.w.Header() }
+
+func (x *exchange) WriteHeader(status int) {
+	if status >= 200 && x.status == 0 { // others are informational: a final one follows
+		x.status = status
+	}
+	x.w.WriteHeader(status)
+}
+
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	n, err := x.w.Write(b)
+	x.bytes += int64(n)
+	return n, err
+}
+
+func (x *exchange) Unwrap() http.ResponseWriter { return x.w }

@@ -1,0 +1,188 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"time"
+
+	"keygate/auth"
+	"keygate/proxy/route"
+	"keygate/ratelimit"
+)
+
+// Bounds of every wait on an upstream.
+const (
+	connectTimeout   = 5 * time.Second
+	tlsTimeout       = 5 * time.Second
+	firstByteTimeout = 60 * time.Second
+	idleTimeout      = 90 * time.Second
+	idlePerUpstream  = 512
+	copyBufferSize   = 32 << 10
+)
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   tlsTimeout,
+		ResponseHeaderTimeout: firstByteTimeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       idleTimeout,
+		MaxIdleConns:          0, // bounded per upstream
+		MaxIdleConnsPerHost:   idlePerUpstream,
+		ForceAttemptHTTP2:     true,
+		// The answer's encoding is between the client and the upstream.
+		DisableCompression: true,
+	}
+}
+
+// bufferPool lends the buffers through which bodies are copied.
+type bufferPool struct{ pool sync.Pool }
+
+var buffers = &bufferPool{pool: sync.Pool{New: func() any { return new([copyBufferSize]byte) }}}
+
+func (b *bufferPool) Get() []byte { return b.pool.Get().(*[copyBufferSize]byte)[:] }
+
+func (b *bufferPool) Put(buf []byte) { b.pool.Put((*[copyBufferSize]byte)(buf)) }
+
+// discardLog is where ReverseProxy would repeat what the access log says.
+var discardLog = log.New(discard{}, "", 0)
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// rewrite turns the client's request into the one that goes upstream.
+// ReverseProxy has removed hop-by-hop headers, Forwarded and X-Forwarded-For,
+// -Host and -Proto before, so nothing set here can be nominated away by a
+// client's Connection header.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	in, out, target := pr.In, pr.Out, x.rule.target
+	out.URL.Scheme, out.URL.Host, out.Host = target.Scheme, target.Host, target.Host
+	if in.URL.RawPath != "" || (target.Path != "" && target.Path != "/") {
+		base := strings.TrimSuffix(target.EscapedPath(), "/")
+		out.URL.Path = strings.TrimSuffix(target.Path, "/") + in.URL.Path
+		out.URL.RawPath = base + route.Canonical(in.URL)
+	}
+	// ReverseProxy drops what it cannot parse; the upstream shall see what the
+	// client sent, byte for byte.
+	out.URL.RawQuery, out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
+
+	h := out.Header
+	for name := range h {
+		if dropped(name) {
+			delete(h, name)
+		}
+	}
+	for name := range out.Trailer {
+		if dropped(name) {
+			delete(out.Trailer, name)
+		}
+	}
+	delete(h, "Authorization")
+	x.forwardedHeaders(in, h)
+	h["X-Request-Id"] = []string{x.id}
+	if x.principal == nil {
+		return
+	}
+	for i := range x.principal.Identity {
+		h[x.principal.Identity[i].Name] = x.principal.Identity[i].Value
+	}
+	h["X-Keygate-Scopes"] = x.access.Scopes
+	if space := x.access.Space; space != nil {
+		h["X-Keygate-Space"] = []string{space.ID}
+		h["X-Keygate-Space-Slug"] = []string{space.Slug}
+	}
+}
+
+// dropped reports whether a client's header never goes upstream: the names that
+// upstreams trust us to set, and those that make some servers act on another
+// address or path than the one that was checked. Servers that read '_' as '-'
+// must not be deceived either.
+func dropped(name string) bool {
+	if len(name) < 2 || (name[0] != 'X' && name[0] != 'x') || (name[1] != '-' && name[1] != '_') {
+		return false
+	}
+	for _, prefix := range [...]string{"X-Keygate-", "X-Forwarded-"} {
+		if len(name) >= len(prefix) && auth.SameField(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	for _, whole := range [...]string{"X-Request-Id", "X-Real-Ip", "X-Original-Url", "X-Rewrite-Url"} {
+		if auth.SameField(name, whole) {
+			return true
+		}
+	}
+	return false
+}
+
+// forwardedHeaders tells the upstream who asked, and for what. What a trusted
+// proxy says is kept; what anyone else says is not.
+func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
+	chain, host, proto := x.peer.String(), in.Host, "http"
+	if in.TLS != nil {
+		proto = "https"
+	}
+	if x.trusted {
+		if prior := in.Header["X-Forwarded-For"]; len(prior) > 0 {
+			chain = strings.Join(prior, ", ") + ", " + chain
+		}
+		if prior := in.Header["X-Forwarded-Host"]; len(prior) == 1 {
+			host = prior[0]
+		}
+		if prior := in.Header["X-Forwarded-Proto"]; len(prior) == 1 {
+			proto = prior[0]
+		}
+	}
+	values := [3]string{chain, host, proto}
+	h["X-Forwarded-For"] = values[0:1:1]
+	h["X-Forwarded-Host"] = values[1:2:2]
+	h["X-Forwarded-Proto"] = values[2:3:3]
+}
+
+// modifyResponse adds what keygate says about an admitted request.
+func (x *exchange) modifyResponse(res *http.Response) error {
+	x.upstream = x.proxy.now().Sub(x.sent)
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
+	}
+	x.describe(res.Header)
+	return nil
+}
+
+// describe sets the request id and the limits' state.
+func (x *exchange) describe(h http.Header) {
+	h["X-Request-Id"] = []string{x.id}
+	if len(x.limits.Limits) == 0 {
+		return
+	}
+	h["Ratelimit-Policy"] = []string{string(ratelimit.AppendPolicy(x.buf[:0], x.ask.Limits))}
+	h["Ratelimit"] = []string{string(ratelimit.AppendState(x.buf[:0], x.limits))}
+}
+
+// upstreamFailed answers where the upstream gave no answer.
+func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
+	x.upstream = x.proxy.now().Sub(x.sent)
+	x.cause = err
+	x.refuse(x.noAnswer(statusOf(x.r.Context(), err)))
+}
+
+// statusClientGone is nginx's 499: nobody reads it but the operator.
+const statusClientGone = 499
+
+// statusOf decides what a failed upstream call was. This is the only place.
+func statusOf(ctx context.Context, err error) int {
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return statusClientGone
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusBadGateway
+}

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"net/http"
+
+	"keygate/auth"
+	"keygate/internal/keys"
+	"keygate/proxy/route"
+	"keygate/ratelimit"
+)
+
+// ServeHTTP decides and forwards or refuses. The order of the checks is part of
+// the contract with clients: 400 path, 404, 405, 401, 403, 429.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := p.begin(w, r)
+	defer x.finish()
+	if answer := p.decide(x); answer != nil {
+		x.refuse(answer)
+	} else {
+		x.sent = p.now()
+		x.reverse.ServeHTTP(x, r)
+	}
+	x.done = true
+}
+
+// decide returns nil where the request may be forwarded, and fills in what the
+// forwarding needs.
+func (p *Proxy) decide(x *exchange) *refusal {
+	r, ctx := x.r, x.r.Context()
+	if r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
+		return x.noRoute()
+	}
+	if problem := route.CheckPath(r.URL); problem != "" {
+		return x.ambiguousPath(problem)
+	}
+	match := x.policy.table.Match(r.Method, r.Host, r.URL.Path)
+	if match.Rule == nil {
+		if match.PathKnown {
+			return x.wrongMethod()
+		}
+		return x.noRoute()
+	}
+	x.rule = x.policy.rules[match.Rule]
+	if x.rule.budget != nil {
+		return x.decidePublic()
+	}
+
+	credential, refused := auth.Bearer(p.format, r.Header, r.URL.RawQuery)
+	x.exposed = credential.Exposed
+	if refused != nil {
+		return x.refused(refused)
+	}
+	if x.principal, refused = p.auth.Authenticate(ctx, credential.Token, x.policy.keys); refused != nil {
+		return x.refused(refused)
+	}
+	if !x.principal.PlanKnown {
+		x.policy.unknownPlan(x.principal)
+	}
+	if x.access, refused = p.auth.Authorize(ctx, x.principal, r, match.Rule, x.client); refused != nil {
+		return x.refused(refused)
+	}
+	return p.spend(x)
+}
+
+// spend takes one request from every limit of the key's plan.
+func (p *Proxy) spend(x *exchange) *refusal {
+	plan := &x.principal.Plan
+	if len(plan.Limits) == 0 {
+		return nil
+	}
+	key := x.principal.Key
+	x.ask = ratelimit.Ask{
+		Organization: key.Organization,
+		Key:          key.ID,
+		Version:      key.Version,
+		Rules:        x.policy.keys.Rules,
+		Limits:       plan.Limits,
+		Cost:         1,
+	}
+	var err error
+	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask)
+	if err != nil {
+		return x.limiterFailed(err)
+	}
+	if !x.limits.Allowed {
+		return x.overLimit()
+	}
+	return nil
+}
+
+// decidePublic admits a request without a key within the address's budget.
+func (x *exchange) decidePublic() *refusal {
+	x.decision = public
+	ok, retryAfter := x.rule.budget.Allow(budgetKey(x.client))
+	if !ok {
+		return x.overAddressBudget(retryAfter)
+	}
+	return nil
+}
+
+// PolicyKeys returns what the policy in force says about keys.
+func (p *Proxy) PolicyKeys() *keys.Policy { return p.policy.Load().keys }

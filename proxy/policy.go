@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"sync"
+
+	"keygate/auth"
+	"keygate/internal/keys"
+	"keygate/proxy/route"
+	"keygate/ratelimit"
+)
+
+// Policy is a loaded policy, ready to serve: what a request needs is computed
+// here, once.
+type Policy struct {
+	keys  *keys.Policy
+	table *route.Table
+	rules map[*route.Rule]*rule
+
+	mu      sync.Mutex
+	unknown map[string]bool // plans that organizations refer to and the policy lacks
+}
+
+// rule is a route rule with what serving it takes.
+type rule struct {
+	*route.Rule
+	name     string // the pattern, for logs and metrics
+	upstream string
+	target   *url.URL
+	budget   *ratelimit.Table // per client address, for public routes
+}
+
+const (
+	// maxAddresses bounds the client addresses remembered for a public route.
+	maxAddresses = 65_536
+	// maxUnknownPlans bounds how many missing plans are reported by name.
+	maxUnknownPlans = 20
+)
+
+// NewPolicy compiles a policy whose rules forward to the named targets.
+func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets map[string]*url.URL) (*Policy, error) {
+	p := &Policy{keys: k, table: table, rules: make(map[*route.Rule]*rule, len(rules)), unknown: make(map[string]bool)}
+	for _, r := range rules {
+		target := targets[r.Upstream]
+		if target == nil {
+			return nil, fmt.Errorf("route %q: there is no upstream %q", r.Pattern, r.Upstream)
+		}
+		compiled := &rule{Rule: r, name: r.Pattern.String(), upstream: r.Upstream, target: target}
+		if r.Public != nil {
+			compiled.budget = ratelimit.NewTable(ratelimit.TableOptions{Requests: r.Public.Requests, Per: r.Public.Per, Max: maxAddresses})
+		}
+		p.rules[r] = compiled
+	}
+	return p, nil
+}
+
+// inherit keeps what client addresses spent on public routes that did not
+// change: a reload resets no budget.
+func (p *Policy) inherit(former *Policy) {
+	if former == nil {
+		return
+	}
+	budgets := make(map[string]*rule)
+	for _, r := range former.rules {
+		if r.budget != nil {
+			budgets[r.name] = r
+		}
+	}
+	for _, r := range p.rules {
+		if old := budgets[r.name]; old != nil && r.budget != nil && *old.Public == *r.Public {
+			r.budget = old.budget
+		}
+	}
+}
+
+func (p *Policy) unknownPlan(principal *auth.Principal) {
+	name := principal.Key.Plan
+	if name == "" {
+		name = principal.Organization.Plan
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.unknown) < maxUnknownPlans {
+		p.unknown[name] = true
+	}
+}
+
+// UnknownPlans lists the plans that keys in use refer to and the policy in
+// force does not have; the default plan stands in for them.
+func (p *Proxy) UnknownPlans() []string {
+	policy := p.policy.Load()
+	policy.mu.Lock()
+	defer policy.mu.Unlock()
+	return slices.Sorted(maps.Keys(policy.unknown))
+}

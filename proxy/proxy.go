@@ -1,0 +1,89 @@
+// Package proxy is the data plane: for every request one decision, then one
+// forwarded call or one refusal that explains itself.
+package proxy
+
+import (
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"keygate/auth"
+	"keygate/internal/keys"
+	"keygate/ratelimit"
+)
+
+// Options of a Proxy; all but TrustedProxies are required.
+type Options struct {
+	Auth    *auth.Authenticator
+	Limiter *ratelimit.Limiter
+	Format  keys.Format
+	// Realm stands in WWW-Authenticate.
+	Realm string
+	// TrustedProxies are believed about the client's address, host and scheme.
+	TrustedProxies []netip.Prefix
+	// AccessLog gets one line for each request.
+	AccessLog *zap.Logger
+	Metrics   prometheus.Registerer
+	Now       func() time.Time
+}
+
+// Proxy is the handler in front of the upstreams. SetPolicy must be called
+// before the first request.
+type Proxy struct {
+	auth      *auth.Authenticator
+	limiter   *ratelimit.Limiter
+	format    keys.Format
+	realm     string
+	trusted   []netip.Prefix
+	accessLog *zap.Logger
+	metrics   *metrics
+	now       func() time.Time
+	transport *http.Transport
+	policy    atomic.Pointer[Policy]
+	exchanges sync.Pool
+}
+
+// New returns a Proxy without a policy.
+func New(o Options) *Proxy {
+	p := &Proxy{
+		auth:      o.Auth,
+		limiter:   o.Limiter,
+		format:    o.Format,
+		realm:     o.Realm,
+		trusted:   o.TrustedProxies,
+		accessLog: o.AccessLog,
+		metrics:   newMetrics(o.Metrics),
+		now:       o.Now,
+		transport: newTransport(),
+	}
+	p.exchanges.New = func() any {
+		x := &exchange{proxy: p}
+		x.reverse = httputil.ReverseProxy{
+			Rewrite:        x.rewrite,
+			ModifyResponse: x.modifyResponse,
+			ErrorHandler:   x.upstreamFailed,
+			Transport:      p.transport,
+			BufferPool:     buffers,
+			ErrorLog:       discardLog,
+		}
+		return x
+	}
+	return p
+}
+
+// SetPolicy puts a policy in force; requests under way keep the one that they
+// began with.
+func (p *Proxy) SetPolicy(policy *Policy) {
+	policy.inherit(p.policy.Load())
+	p.policy.Store(policy)
+	p.metrics.forget()
+}
+
+// Close ends idle connections to the upstreams.
+func (p *Proxy) Close() { p.transport.CloseIdleConnections() }

@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// record makes the log line and the metrics of a finished exchange.
+func (p *Proxy) record(x *exchange) {
+	took := p.now().Sub(x.start)
+	if x.status == 0 && !x.done {
+		x.status = http.StatusInternalServerError // nothing was written and a panic passes through
+	} else if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	p.metrics.count(x, took)
+	if p.accessLog.Core().Enabled(zapcore.InfoLevel) {
+		x.log(took)
+	}
+}
+
+const millisecond = float64(time.Millisecond)
+
+// log writes the access log line. Names are OpenTelemetry's where it has one.
+// Query values, header values and bodies are never in it.
+func (x *exchange) log(took time.Duration) {
+	f := x.fields[:0]
+	f = append(f,
+		zap.String("request_id", x.id),
+		zap.String("http.request.method", x.r.Method),
+		zap.String("url.path", x.r.URL.Path),
+		zap.Int("http.response.status_code", x.status),
+		zap.Int64("http.response.body.size", x.bytes),
+		zap.Stringer("client.address", x.client),
+		zap.String("decision", decisionNames[x.decision]),
+		zap.Float64("duration_ms", float64(took)/millisecond),
+	)
+	if x.rule != nil {
+		f = append(f, zap.String("http.route", x.rule.name))
+	}
+	if x.principal != nil {
+		f = append(f, zap.String("key_id", x.principal.Key.ID), zap.String("plan", x.principal.Plan.Name))
+		if x.principal.Organization != nil {
+			f = append(f, zap.String("organization_id", x.principal.Organization.ID))
+		}
+	}
+	if !x.sent.IsZero() {
+		f = append(f, zap.Float64("upstream_duration_ms", float64(x.upstream)/millisecond))
+	}
+	if theirs := x.r.Header["X-Request-Id"]; len(theirs) > 0 && len(theirs[0]) <= 128 {
+		f = append(f, zap.String("client_request_id", theirs[0]))
+	}
+	if x.exposed {
+		f = append(f, zap.Bool("key_exposed_in_url", true))
+	}
+	if !x.done {
+		f = append(f, zap.Bool("aborted", true)) // the answer was cut off
+	}
+	if x.cause != nil {
+		f = append(f, zap.NamedError("error", x.cause))
+	}
+	level := zapcore.InfoLevel
+	if x.status >= 500 {
+		level = zapcore.WarnLevel
+	}
+	if entry := x.proxy.accessLog.Check(level, "request"); entry != nil {
+		entry.Write(f...)
+	}
+}
+
+// metrics of the data plane. Labels never name a key, an account or a path.
+type metrics struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	overhead prometheus.Histogram
+	exposed  prometheus.Counter
+	series   seriesCache
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keygate_requests_total", Help: "Requests answered, by route, status class, plan and decision.",
+		}, []string{"route", "code", "plan", "decision"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "keygate_request_duration_seconds", Help: "Time from a request's arrival to the end of its answer.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route"}),
+		overhead: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keygate_decision_duration_seconds", Help: "Time from a request's arrival to its admission.",
+			Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 25e-3, 0.1, 1},
+		}),
+		exposed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "keygate_exposed_keys_total", Help: "Requests that carried an API key in the URL.",
+		}),
+	}
+	m.forget()
+	r.MustRegister(m.requests, m.duration, m.overhead, m.exposed)
+	return m
+}

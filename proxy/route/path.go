@@ -120,28 +120,25 @@ func Canonical(u *url.URL) string {
 	if clean == len(raw) {
 		return raw
 	}
-	b := make([]byte, 0, len(raw)+16)
-	b = append(b, raw[:clean]...)
+	var b strings.Builder
+	b.Grow(len(raw) + 16)
+	b.WriteString(raw[:clean])
 	for i := clean; i < len(raw); i++ {
-		c := raw[i]
-		if c == '%' {
-			if octet, ok := unescape(raw[i:]); ok {
+		octet, escaped := raw[i], false
+		if octet == '%' {
+			if octet, escaped = unescape(raw[i:]); escaped {
 				i += 2
-				if unreserved(octet) {
-					b = append(b, octet)
-				} else {
-					b = append(b, '%', upperHex[octet>>4], upperHex[octet&15])
-				}
-				continue
+			} else {
+				octet = '%' // only in a path that CheckPath refuses
 			}
 		}
-		if mayStand(c) {
-			b = append(b, c)
+		if unreserved(octet) || !escaped && mayStand(octet) {
+			b.WriteByte(octet)
 		} else {
-			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+			b.Write([]byte{'%', upperHex[octet>>4], upperHex[octet&15]})
 		}
 	}
-	return string(b)
+	return b.String()
 }
 
 // unescape reads the escape that s begins with.

@@ -55,7 +55,7 @@ func (b *budget) charge(until, count int64) {
 // the one entry beyond maxEntries that merge takes away again.
 func (b *budget) grow() {
 	if n := len(b.entries); n == cap(b.entries) {
-		b.entries = slices.Grow(b.entries, min(max(2, n), maxEntries+1-n))
+		b.entries = append(make([]entry, 0, min(max(2, 2*n), maxEntries+1)), b.entries...)
 	}
 }
 

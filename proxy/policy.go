@@ -30,15 +30,11 @@ type rule struct {
 	name     string // the pattern, for logs and metrics
 	upstream string
 	target   *url.URL
-	budget   *ratelimit.Table // per client address, for public routes
+	budget   *ratelimit.Buckets // per client address, for public routes
 }
 
-const (
-	// maxAddresses bounds the client addresses remembered for a public route.
-	maxAddresses = 65_536
-	// maxUnknownPlans bounds how many missing plans are reported by name.
-	maxUnknownPlans = 20
-)
+// maxUnknownPlans bounds how many missing plans are reported by name.
+const maxUnknownPlans = 20
 
 // NewPolicy compiles a policy whose rules forward to the named targets.
 func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets map[string]*url.URL) (*Policy, error) {
@@ -50,7 +46,11 @@ func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets 
 		}
 		compiled := &rule{Rule: r, name: r.Pattern.String(), upstream: r.Upstream, target: target}
 		if r.Public != nil {
-			compiled.budget = ratelimit.NewTable(ratelimit.TableOptions{Requests: r.Public.Requests, Per: r.Public.Per, Max: maxAddresses})
+			budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: r.Public.Requests, Per: r.Public.Per})
+			if err != nil {
+				return nil, fmt.Errorf("route %q: %w", r.Pattern, err)
+			}
+			compiled.budget = budget
 		}
 		p.rules[r] = compiled
 	}

@@ -26,6 +26,9 @@ type BootstrapOptions struct {
 	// ClientKey asks for a first key of the default organization, made only
 	// together with a generated administrator's key.
 	ClientKey bool
+	// Keep, if not nil, is given what was generated before it is made valid, so
+	// that a crash in between cannot lose the only copy.
+	Keep func(Bootstrapped) error
 }
 
 // Bootstrapped says what a start did.
@@ -109,6 +112,11 @@ func (s *Service) firstStart(ctx context.Context, o BootstrapOptions) (Bootstrap
 	m.Audit = []AuditEntry{s.audit(System, now, "organization.create", KindOrganization, org.ID, org.ID, nil, organizationView(org))}
 	for _, k := range m.Keys {
 		m.Audit = append(m.Audit, s.audit(System, now, "key.create", KindKey, k.ID, k.Organization, nil, keyView(k)))
+	}
+	if o.Keep != nil && out.AdminSecret != "" {
+		if err := o.Keep(out); err != nil {
+			return Bootstrapped{}, err
+		}
 	}
 	if err := s.apply(ctx, m); err != nil {
 		return Bootstrapped{}, err

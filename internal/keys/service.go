@@ -240,3 +240,10 @@ func (s *Service) organization(ctx context.Context, field, ref string) (Organiza
 	}
 	return o, err
 }
+
+// SystemEntry is the audit entry of something that keygate did by itself to the
+// whole instance.
+func SystemEntry(action string, at time.Time, after any) AuditEntry {
+	at = at.UTC().Truncate(time.Microsecond)
+	return AuditEntry{ID: newID(auditPrefix), At: at, Action: action, Actor: System.Key, Kind: KindSetting, Target: action, After: auditJSON(after)}
+}

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// pingTimeout bounds what /readyz waits for the store.
+const pingTimeout = 2 * time.Second
+
+// health answers /livez and /readyz. Liveness asks nothing: a restart would not
+// bring a store back.
+type health struct {
+	ping         func(context.Context) error
+	policy       *policyLoader
+	unknownPlans func() []string
+	draining     atomic.Bool
+}
+
+// readiness is the body of /readyz. Policy errors are shown but do not make the
+// instance unready: the former policy is in force.
+type readiness struct {
+	Ready    bool         `json:"ready"`
+	Draining bool         `json:"draining"`
+	Store    string       `json:"store"`
+	Policy   policyStatus `json:"policy"`
+	// UnknownPlans are plans in use that the policy lacks: the default plan's
+	// limits apply in their place.
+	UnknownPlans []string `json:"unknown_plans,omitempty"`
+}
+
+func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n")) // fails only if the asker is gone
+}
+
+func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	defer cancel()
+	body := readiness{Draining: h.draining.Load(), Store: "ok", Policy: h.policy.status(), UnknownPlans: h.unknownPlans()}
+	err := h.ping(ctx)
+	if err != nil {
+		body.Store = err.Error()
+	}
+	body.Ready = err == nil && !body.Draining
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !body.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(body) // fails only if the asker is gone
+}

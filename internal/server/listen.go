@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Bounds on connections of clients. A request's own length in time is the
+// upstream's matter.
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	adminReadTimeout  = 30 * time.Second
+	adminWriteTimeout = 60 * time.Second
+)
+
+// listener is one address with what serves it.
+type listener struct {
+	name string
+	net.Listener
+	server *http.Server
+}
+
+// listen binds an address; serving starts later, so that nothing is announced
+// that does not answer.
+func listen(ctx context.Context, name, addr string, handler http.Handler, log *zap.Logger) (*listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (%s): %w", addr, name, err)
+	}
+	errorLog, err := zap.NewStdLogAt(log.With(zap.String("listener", name)), zap.DebugLevel)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return &listener{name: name, Listener: ln, server: &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          errorLog,
+		// OPTIONS * is answered by the handler like any other request.
+		DisableGeneralOptionsHandler: true,
+	}}, nil
+}
+
+// serve runs until the listener is shut down.
+func (l *listener) serve() error {
+	if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("%s: %w", l.name, err)
+	}
+	return nil
+}
+
+// drain stops accepting and waits for the requests under way, until ctx ends
+// and cuts them off.
+func (l *listener) drain(ctx context.Context) error {
+	if err := l.server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("%s: requests were still under way when the drain time ended: %w", l.name, err), l.server.Close())
+	}
+	return nil
+}
+
+// dialable is an address under which a listener can be reached from here.
+func dialable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"keygate/config"
+	"keygate/internal/keys"
+	"keygate/proxy"
+)
+
+// policyLoader puts the configured policy in force, at the start and whenever
+// it is asked to again. A policy that cannot be loaded changes nothing.
+type policyLoader struct {
+	config config.Config
+	store  keys.Store
+	proxy  *proxy.Proxy
+	demo   *url.URL // where the demonstration upstream listens
+	log    *zap.Logger
+	now    func() time.Time
+
+	results *prometheus.CounterVec
+	healthy prometheus.Gauge
+
+	mu   sync.Mutex
+	last policyStatus
+}
+
+// policyStatus is the policy's part of /readyz.
+type policyStatus struct {
+	// Rules is the number of the policy in force.
+	Rules    int64     `json:"rules"`
+	LoadedAt time.Time `json:"loaded_at"`
+	// Error is why the last reload was refused; the policy in force is the
+	// one before it.
+	Error    string    `json:"error,omitempty"`
+	FailedAt time.Time `json:"failed_at,omitzero"`
+}
+
+func newPolicyLoader(c config.Config, store keys.Store, p *proxy.Proxy, log *zap.Logger, r prometheus.Registerer, now func() time.Time) *policyLoader {
+	l := &policyLoader{
+		config: c, store: store, proxy: p, log: log, now: now,
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keygate_policy_loads_total", Help: "Loads of the policy, by result.",
+		}, []string{"result"}),
+		healthy: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keygate_policy_last_load_successful", Help: "1 if the last load of the policy succeeded, 0 if the former policy is still in force.",
+		}),
+	}
+	r.MustRegister(l.results, l.healthy)
+	return l
+}
+
+// install puts a policy in force.
+func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
+	targets := make(map[string]*url.URL, len(loaded.Upstreams))
+	for name, u := range loaded.Upstreams {
+		targets[name] = u.Target
+		if u.Target == nil {
+			targets[name] = l.demo
+		}
+	}
+	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
+	if err != nil {
+		return fmt.Errorf("the policy could not be registered: %w", err)
+	}
+	loaded.Keys.Rules = rules
+	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, targets)
+	if err != nil {
+		return err
+	}
+	l.proxy.SetPolicy(compiled)
+	l.results.WithLabelValues("success").Inc()
+	l.healthy.Set(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}
+	return nil
+}
+
+// reload reads the policy anew. The environment stays as it was at the start.
+func (l *policyLoader) reload(ctx context.Context) {
+	loaded, err := config.LoadPolicy(l.config)
+	if err == nil {
+		err = l.install(ctx, loaded)
+	}
+	if err == nil {
+		l.log.Info("policy reloaded", zap.Int64("rules", loaded.Keys.Rules), zap.Int("routes", len(loaded.Rules)))
+		return
+	}
+	l.results.WithLabelValues("failure").Inc()
+	l.healthy.Set(0)
+	l.log.Error("policy not reloaded: the former one stays in force", zap.Error(err))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last.Error, l.last.FailedAt = err.Error(), l.now().UTC()
+}
+
+func (l *policyLoader) status() policyStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}

@@ -1,0 +1,294 @@
+// Package server puts the parts together and runs them: listeners, policy,
+// store, telemetry, start and end.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"keygate/auth"
+	"keygate/config"
+	"keygate/internal/admin"
+	"keygate/internal/keys"
+	"keygate/internal/store/sqlite"
+	"keygate/proxy"
+	"keygate/ratelimit"
+	"keygate/ratelimit/memory"
+)
+
+// Options of Run.
+type Options struct {
+	Config  config.Config
+	Version string
+	// Stderr gets the logs and what the first start has to say; Terminal says
+	// that a person reads it.
+	Stderr   io.Writer
+	Terminal bool
+	// Reload asks for the policy to be read anew.
+	Reload <-chan os.Signal
+}
+
+// SetupError means that the instance cannot start as it is configured: the
+// operator must change something.
+type SetupError struct{ Err error }
+
+func (e *SetupError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SetupError) Unwrap() error { return e.Err }
+
+const (
+	// The management API's own limit, for each key.
+	adminRequests = 50
+	adminPer      = time.Second
+	maxAdminKeys  = 10_000
+)
+
+// Run serves until ctx ends, then lets the requests under way finish. It
+// returns nil after an orderly end; a *config.Error or *SetupError if the
+// instance cannot start as configured.
+func Run(ctx context.Context, o Options) (err error) {
+	var cleanUp cleanUps
+	defer func() { err = errors.Join(err, cleanUp.run()) }()
+
+	loaded, err := config.LoadPolicy(o.Config)
+	if err != nil {
+		return err
+	}
+	format, err := keys.NewFormat(o.Config.KeyPrefix)
+	if err != nil {
+		return &SetupError{err}
+	}
+	level, err := zapcore.ParseLevel(o.Config.LogLevel)
+	if err != nil {
+		return &SetupError{err}
+	}
+	logs := newLoggers(o.Stderr, level, logFormat(o))
+	cleanUp.add(logs.close)
+	log := logs.app
+
+	store, err := sqlite.Open(ctx, sqlite.Options{Dir: o.Config.DataDir})
+	if err != nil {
+		return &SetupError{err}
+	}
+	cleanUp.add(store.Close)
+
+	registry := newRegistry(o.Version)
+	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: o.Config.CacheKeys, Now: time.Now})
+	limiter := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{})})
+	gate := proxy.New(proxy.Options{
+		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
+		TrustedProxies: o.Config.TrustedProxies, AccessLog: logs.access, Metrics: registry, Now: time.Now,
+	})
+	cleanUp.add(func() error { gate.Close(); return nil })
+	registerParts(registry, authenticator, limiter, gate.UnknownPlans)
+
+	policy := newPolicyLoader(o.Config, store, gate, log, registry, time.Now)
+	if usesDemo(loaded) {
+		demo, err := listen(ctx, "demonstration upstream", "127.0.0.1:0", demoUpstream(), log)
+		if err != nil {
+			return err
+		}
+		policy.demo = &url.URL{Scheme: "http", Host: demo.Addr().String()}
+		cleanUp.add(func() error { return demo.server.Close() })
+		go func() { _ = demo.serve() }() // ends with its Close, which is the only error it can have
+	}
+	if err := policy.install(ctx, loaded); err != nil {
+		return err
+	}
+
+	service := keys.NewService(keys.ServiceOptions{
+		Store: store, Format: format, Policy: gate.PolicyKeys, Changed: authenticator.Changed, Now: time.Now,
+	})
+	stopFeed, err := follow(ctx, authenticator, store)
+	if err != nil {
+		return err
+	}
+	cleanUp.add(stopFeed)
+	first, err := bootstrap(ctx, o, service, log)
+	if err != nil {
+		return err
+	}
+
+	health := &health{ping: store.Ping, policy: policy, unknownPlans: gate.UnknownPlans}
+	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
+	if err != nil {
+		return err
+	}
+	management := managementMux(health, registry, admin.New(admin.Options{
+		Auth: authenticator, Service: service, Policy: gate.PolicyKeys, Format: format, Realm: o.Config.Realm,
+		Allow: budget.Allow, Version: o.Version, Log: log, Now: time.Now,
+	}))
+	adminListener, err := listen(ctx, "management", o.Config.AdminAddr, management, log)
+	if err != nil {
+		return err
+	}
+	adminListener.server.ReadTimeout, adminListener.server.WriteTimeout = adminReadTimeout, adminWriteTimeout
+	proxyListener, err := listen(ctx, "proxy", o.Config.Addr, gate, log)
+	if err != nil {
+		return errors.Join(err, adminListener.Close())
+	}
+
+	failed := make(chan error, 2)
+	go func() { failed <- adminListener.serve() }()
+	go func() { failed <- proxyListener.serve() }()
+	announce(o, log, first, proxyListener.Addr(), adminListener.Addr(), loaded)
+
+	for {
+		select {
+		case err := <-failed:
+			return errors.Join(err, adminListener.server.Close(), proxyListener.server.Close())
+		case <-o.Reload:
+			policy.reload(ctx)
+		case <-ctx.Done():
+			health.draining.Store(true)
+			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))
+			return stop(context.WithoutCancel(ctx), o.Config.DrainTimeout, log, proxyListener, adminListener)
+		}
+	}
+}
+
+func logFormat(o Options) string {
+	switch {
+	case o.Config.LogFormat != "":
+		return o.Config.LogFormat
+	case o.Terminal:
+		return "console"
+	}
+	return "json"
+}
+
+// usesDemo reports whether some rule goes to the demonstration upstream.
+func usesDemo(p *config.Policy) bool {
+	for _, u := range p.Upstreams {
+		if u.Target == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// follow starts reading the change feed and waits until no change can be missed.
+func follow(ctx context.Context, a *auth.Authenticator, store keys.Store) (stop func() error, err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	started, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.Follow(ctx, store, started)
+	}()
+	stop = func() error { cancel(); <-ended; return nil }
+	select {
+	case <-started:
+		return stop, nil
+	case <-time.After(startTimeout):
+		return nil, errors.Join(errors.New("the store's change feed could not be read"), stop())
+	}
+}
+
+// startTimeout bounds each step of the start that waits for the store.
+const startTimeout = 30 * time.Second
+
+// bootstrap makes the first start's records, or applies a chosen key.
+func bootstrap(ctx context.Context, o Options, service *keys.Service, log *zap.Logger) (keys.Bootstrapped, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	options := keys.BootstrapOptions{
+		Secret:    o.Config.BootstrapKey.Reveal(),
+		ClientKey: o.Config.PolicyFile == "" && o.Config.Policy == "",
+	}
+	if !o.Terminal {
+		options.Keep = func(b keys.Bootstrapped) error { return keepSecrets(o.Config.DataDir, b) }
+	}
+	b, err := service.Bootstrap(ctx, options)
+	var taken *keys.SecretTakenError
+	switch {
+	case errors.As(err, &taken):
+		return b, &SetupError{fmt.Errorf("KEYGATE_BOOTSTRAP_KEY: %w", err)}
+	case err != nil:
+		return b, fmt.Errorf("the administrator's key could not be made: %w", err)
+	}
+	if b.Warning != "" {
+		log.Warn("KEYGATE_BOOTSTRAP_KEY: " + b.Warning)
+	}
+	return b, nil
+}
+
+func managementMux(h *health, registry *prometheus.Registry, api http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", h.livez)
+	mux.HandleFunc("GET /readyz", h.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.Handle("/", api)
+	return mux
+}
+
+func announce(o Options, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {
+	upstream := make([]string, 0, len(loaded.Upstreams))
+	for _, u := range loaded.Upstreams {
+		if u.Target == nil {
+			upstream = append(upstream, demoName)
+		} else {
+			upstream = append(upstream, u.Target.Redacted())
+		}
+	}
+	log.Info("keygate is ready",
+		zap.String("version", o.Version), zap.String("proxy", "http://"+dialable(proxyAddr)), zap.String("management", "http://"+dialable(adminAddr)),
+		zap.Strings("upstreams", upstream), zap.Int("routes", len(loaded.Rules)), zap.String("data_dir", o.Config.DataDir),
+		zap.String("mode", "one replica on the embedded store"))
+	if first.AdminSecret == "" {
+		return
+	}
+	dir := o.Config.DataDir
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	if err := welcome(o.Stderr, first, dir, dialable(proxyAddr), dialable(adminAddr), o.Terminal); err != nil {
+		log.Warn("the first start's instructions could not be shown", zap.Error(err))
+	}
+}
+
+// stop ends the proxy first: the management listener tells meanwhile that this
+// instance is draining.
+func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, gate, management *listener) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := gate.drain(ctx); err != nil {
+		log.Warn("requests were cut off", zap.Error(err))
+	}
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), adminDrain)
+	defer cancel()
+	if err := management.drain(ctx); err != nil {
+		log.Warn("requests were cut off", zap.Error(err))
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// adminDrain bounds the end of the management listener, whose requests are short.
+const adminDrain = 5 * time.Second
+
+// cleanUps run in the reverse order of their addition.
+type cleanUps []func() error
+
+func (c *cleanUps) add(f func() error) { *c = append(*c, f) }
+
+func (c *cleanUps) run() error {
+	var errs []error
+	for i := len(*c) - 1; i >= 0; i-- {
+		errs = append(errs, (*c)[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,44 @@
+package server
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"keygate/auth"
+	"keygate/ratelimit"
+)
+
+// newRegistry has what every Go service shows of itself.
+func newRegistry(version string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keygate_build_info", Help: "Always 1; the label is the version.",
+			ConstLabels: prometheus.Labels{"version": version},
+		}, func() float64 { return 1 }),
+	)
+	return r
+}
+
+// registerParts shows the counters that the parts keep for themselves.
+func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *ratelimit.Limiter, unknownPlans func() []string) {
+	counter := func(name, help string, value func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	s := a.Stats()
+	r.MustRegister(
+		gauge("keygate_key_cache_keys", "Keys held in memory, at most KEYGATE_CACHE_KEYS.", a.CachedKeys),
+		counter("keygate_key_cache_hits_total", "Keys found in memory.", s.Hits.Load),
+		counter("keygate_key_cache_misses_total", "Keys asked of the store.", s.Misses.Load),
+		counter("keygate_key_cache_unknown_hits_total", "Keys that were remembered as unknown.", s.UnknownHits.Load),
+		counter("keygate_key_cache_failures_total", "Lookups that the store failed to answer.", s.Failures.Load),
+		counter("keygate_key_cache_flushes_total", "Times that everything was forgotten because a change may have been missed.", s.Flushes.Load),
+		counter("keygate_limit_burnt_total", "Units of cost booked but not admitted because the ledger answered too late.", limiter.Burnt),
+		gauge("keygate_unknown_plans", "Plans in use that the policy lacks; the default plan stands in.", func() int { return len(unknownPlans()) }),
+	)
+}

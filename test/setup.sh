@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes sure that this machine has what the tests need beyond Go and git. On
+# Debian, as root, it installs what is missing; elsewhere it says what is
+# missing and how to get it, and fails: a test that cannot run is not a pass.
+set -euo pipefail
+
+missing=()  # what, for people
+packages=() # Debian's names for it
+
+# need WHAT PACKAGES COMMAND...: if the command fails, PACKAGES are needed.
+need() {
+	local what=$1 debian=$2
+	shift 2
+	"$@" && return
+	missing+=("$what")
+	read -ra names <<<"$debian"
+	packages+=("${names[@]}")
+}
+
+has() { command -v "$1" >/dev/null; }
+
+# The race detector links with C: the compiler alone, without the C library's
+# headers, is not enough.
+compiles_c() {
+	local cc out code=0
+	read -ra cc <<<"$(go env CC)" # may carry flags
+	out=$(mktemp)
+	printf '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n' |
+		"${cc[@]}" -x c -o "$out" - >/dev/null 2>&1 || code=$?
+	rm -f "$out"
+	return "$code"
+}
+
+if ! has go; then
+	echo "Go is missing: install the version that go.mod names, or a later one, and put it on the PATH." >&2
+	exit 1
+fi
+
+check() {
+	missing=()
+	packages=()
+	need "git" "git" has git
+	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
+}
+
+check
+((${#missing[@]})) || exit 0
+
+tell() {
+	printf 'The tests need what this machine does not have:\n' >&2
+	printf '  - %s\n' "${missing[@]}" >&2
+	cat >&2 <<-END
+		Install it and try again:
+		  Debian, Ubuntu  sudo apt-get install ${packages[*]}
+		  Fedora          sudo dnf install git gcc glibc-devel
+		  Alpine          apk add git gcc musl-dev
+		  macOS           xcode-select --install
+	END
+	exit 1
+}
+
+if ! has apt-get || [[ $(id -u) != 0 ]]; then
+	tell
+fi
+
+install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; }
+
+printf 'Installing %s\n' "${packages[*]}" >&2
+# The package lists of an image are often absent or too old to download by.
+install >/dev/null 2>&1 || { apt-get update >&2 && install >&2; } || tell
+check
+((${#missing[@]} == 0)) || tell

@@ -71,7 +71,6 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	}
 
 	c.checkListeners(r)
-	r.check("KEYGATE_DATA_DIR", !strings.ContainsRune(c.DataDir, 0), "holds a NUL character")
 	r.exclusive("KEYGATE_POLICY", "KEYGATE_POLICY_FILE")
 	r.check("KEYGATE_POLICY", len(c.Policy) <= maxPolicy, "is larger than 4 MiB")
 	c.checkBootstrapKey(r)
@@ -95,6 +94,7 @@ func (c *Config) checkListeners(r *reading) {
 		switch {
 		case !c.set["KEYGATE_ADDR"]:
 			c.Addr = fmt.Sprintf(":%d", c.Port)
+			c.set["KEYGATE_ADDR"] = true
 			addr, err = parseListen(c.Addr)
 		case err == nil && addr.port != c.Port:
 			r.reject("KEYGATE_ADDR", fmt.Sprintf("%s is another port than PORT=%d: unset one of them", quoted(c.Addr), c.Port))
@@ -115,6 +115,7 @@ func (c *Config) checkBootstrapKey(r *reading) {
 	format, err := keys.NewFormat(c.KeyPrefix)
 	r.check("KEYGATE_KEY_PREFIX", err == nil, "cannot start a key")
 	name := r.secret("KEYGATE_BOOTSTRAP_KEY", &c.BootstrapKey, c.BootstrapFile)
+	c.set["KEYGATE_BOOTSTRAP_KEY"] = c.BootstrapKey != ""
 	if c.BootstrapKey != "" && err == nil && !format.Valid(c.BootstrapKey.Reveal()) {
 		r.reject(name, fmt.Sprintf("is not a key of this instance: it must start with %s_ and have a matching checksum; 'keygate keys generate' prints one", c.KeyPrefix))
 	}

@@ -57,8 +57,8 @@ const maxShown = 100
 
 // quoted shows a value in a message.
 func quoted(s string) string {
-	if short := []rune(s); len(short) > maxShown {
-		return fmt.Sprintf("%q…", string(short[:maxShown]))
+	if len(s) > maxShown {
+		return fmt.Sprintf("%q…", strings.ToValidUTF8(s[:maxShown], ""))
 	}
 	return fmt.Sprintf("%q", s)
 }

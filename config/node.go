@@ -206,12 +206,14 @@ func (d *decoder) mapping(v value) ([]entry, bool) {
 	}
 	var entries []entry
 	first := make(map[string]*yaml.Node)
+	merged := false
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		at := v.node.Content[i]
 		key := resolve(v.path, at)
 		switch {
 		case key.node.Tag == "!!merge":
 			d.fail(key, "merge keys (<<) are not allowed: write the fields out, or use an alias for the whole value")
+			merged = true
 			continue
 		case key.node.Kind != yaml.ScalarNode || key.node.Tag != "!!str":
 			d.fail(key, "a name must be text, not %s; put quotes around it", kindOf(key.node))
@@ -229,13 +231,14 @@ func (d *decoder) mapping(v value) ([]entry, bool) {
 		first[name] = at
 		entries = append(entries, entry{name, key, v.child(name, v.node.Content[i+1])})
 	}
-	return entries, true
+	return entries, !merged // what is merged in may be what would be missing
 }
 
 // form is which fields a mapping may have.
 type form struct {
 	required, optional []string
-	later              []string // reserved: refused as not supported yet
+	hints              map[string]string // what to write for a required field
+	later              []string          // reserved: refused as not supported yet
 }
 
 // fields returns the fields of a mapping by name, and reports those that the
@@ -266,7 +269,7 @@ func (d *decoder) fields(v value, f form) (map[string]value, bool) {
 	}
 	for _, name := range f.required {
 		if !there[name] {
-			d.fail(value{path: v.child(name, v.at).path, at: v.at}, "is missing")
+			d.fail(value{path: v.child(name, v.at).path, at: v.at}, "is missing%s", f.hints[name])
 		}
 	}
 	return fields, true
@@ -331,7 +334,7 @@ func (d *decoder) boolean(v value) (bool, bool) {
 
 func (d *decoder) duration(v value) (time.Duration, bool) {
 	if v.node.Kind == yaml.ScalarNode && v.node.Tag == "!!int" {
-		d.fail(v, "is %s without a unit: write it as in 30s, 1m or 24h", v.node.Value)
+		d.fail(v, "is %s, which has no unit: write it as in 30s, 1m or 24h", quoted(v.node.Value))
 		return 0, false
 	}
 	s, ok := d.text(v)
@@ -373,14 +376,12 @@ func kindOf(n *yaml.Node) string {
 		return "a list"
 	}
 	switch n.Tag {
-	case "!!null":
-		return "nothing"
 	case "!!str":
 		return "the text " + quoted(n.Value)
 	case "!!int", "!!float":
-		return "the number " + n.Value
+		return "the number " + quoted(n.Value)
 	case "!!bool":
-		return n.Value
+		return quoted(n.Value)
 	}
 	return "the value " + quoted(n.Value) + " of type " + quoted(n.Tag)
 }

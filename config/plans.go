@@ -21,7 +21,8 @@ func (d *decoder) plans(v value) map[string]keys.Plan {
 func (d *decoder) plan(e entry) keys.Plan {
 	plan := keys.Plan{Name: e.name, MaxKeys: keys.Unlimited}
 	fields, ok := d.fields(e.value, form{
-		required: []string{"limits"}, // forgetting it must not mean unlimited; [] says so
+		required: []string{"limits"}, // forgetting them must not mean unlimited
+		hints:    map[string]string{"limits": ": list them, or write [] for unlimited"},
 		optional: []string{"max_keys", "outage"},
 		later:    []string{"concurrent"},
 	})

@@ -94,6 +94,7 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 	top, ok := d.fields(root, form{
 		required: []string{"version", "routes"},
 		optional: []string{"upstreams", "permissions", "roles", "plans"},
+		hints:    map[string]string{"version": ": write version: 1"},
 	})
 	if !ok {
 		return nil, d.err()
@@ -150,13 +151,14 @@ func digest(defaultPlan string, data []byte) string {
 // headers, metrics and addresses.
 const maxNameLength = 63
 
-// named lists the entries of an optional mapping whose keys are names.
+// named lists the entries of an optional mapping whose keys are names; those
+// with a wrong name too, because the rest of the file refers to them.
 func (d *decoder) named(v value) []entry {
 	if v.node == nil {
 		return nil
 	}
 	entries, _ := d.mapping(v)
-	return slices.DeleteFunc(entries, func(e entry) bool {
+	for _, e := range entries {
 		ok := len(e.name) <= maxNameLength
 		for _, c := range []byte(e.name) {
 			ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-')
@@ -164,8 +166,8 @@ func (d *decoder) named(v value) []entry {
 		if !ok {
 			d.fail(e.key, "is no name; allowed are 1 to %d letters, digits, '.', '_' and '-'", maxNameLength)
 		}
-		return !ok
-	})
+	}
+	return entries
 }
 
 // permissions builds the catalogue; after a mistake one that is good enough to

@@ -98,6 +98,8 @@ func (r *reading) checkNames() {
 			ignored = append(ignored, name)
 		case name == "KEYGATE_PORT":
 			r.reject(name, "is unknown; the port of the proxy is PORT, or part of KEYGATE_ADDR")
+		case !isPrintable(name) || len(name) > maxShown:
+			r.reject(quoted(name), "is unknown")
 		default:
 			r.reject(name, "is unknown"+didYouMean(name, known))
 		}

@@ -13,20 +13,18 @@ type Setting struct {
 	Variable string
 	// Value is the effective one; secrets are "(set)", what is not set is empty.
 	Value string
-	// Default says that the environment does not have the variable.
+	// Default says that the value does not come from the environment.
 	Default bool
 	Allowed string
 	Doc     string
 }
 
 // Describe lists the effective configuration in the order of the reference.
-func (c Config) Describe() []Setting { return describe(c, c.set) }
-
-func describe(c any, set map[string]bool) []Setting {
+func (c Config) Describe() []Setting {
 	v := reflect.ValueOf(c)
 	var out []Setting
 	for _, s := range settingsOf(v.Type()) {
-		out = append(out, Setting{s.name, shown(s.name, v.FieldByName(s.field).Interface()), !set[s.name], s.allowed, s.doc})
+		out = append(out, Setting{s.name, shown(s.name, v.FieldByName(s.field).Interface()), !c.set[s.name], s.allowed, s.doc})
 	}
 	return out
 }

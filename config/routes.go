@@ -236,7 +236,7 @@ func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *rout
 	switch source {
 	case "path":
 		if _, there := rule.Pattern.Param(name); hasPattern && !there {
-			d.fail(v, "is %s, but the pattern %s has no parameter {%s}", quoted(s), quoted(rule.Pattern.String()), name)
+			d.fail(v, "is %s, but the pattern %s has no parameter %s", quoted(s), quoted(rule.Pattern.String()), quoted(name))
 		}
 		return &route.Binding{Source: route.FromPath, Name: name}
 	case "header":

@@ -1,0 +1,132 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"keygate/internal/problem"
+)
+
+const description = `Manages the keys of a keygate instance, and the organizations, spaces and accounts that they belong to.
+
+Every request but the one for this description carries ` + "`Authorization: Bearer <key>`" + ` with a key that holds ` + "`keygate:operator`" + `.
+Errors are problem details (RFC 9457): ` + "`error`" + ` is a fixed text for each kind, ` + "`detail`" + ` says what to do, ` + "`errors`" + ` lists wrong fields.
+A field that is not set is left out of an answer; lists are always there. Times are RFC 3339 in UTC. Answers may get further fields.`
+
+const securityScheme = "apiKey"
+
+func (h *handler) newAPI() huma.API {
+	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	api := humago.New(h.mux, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info:    &huma.Info{Title: "keygate management API", Version: h.Version, Description: description},
+			Components: &huma.Components{
+				Schemas: registry,
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					securityScheme: {Type: "http", Scheme: "bearer", Description: "An API key that holds keygate:operator."},
+				},
+			},
+			Security: []map[string][]string{{securityScheme: {}}},
+			Tags: []*huma.Tag{
+				{Name: "Keys"},
+				{Name: "Organizations", Description: "Customers of the API. Plan and number of keys belong to an organization."},
+				{Name: "Spaces", Description: "Parts of one organization."},
+				{Name: "Accounts", Description: "People and service users; they own keys."},
+			},
+		},
+		// huma looks for what follows the plus of application/problem+json.
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{problems},
+	})
+	api.UseMiddleware(readBody)
+	return api
+}
+
+// operation is what there is to say about one besides its types.
+type operation struct {
+	method, path         string
+	id, summary, detail  string
+	tag                  string
+	status               int   // of success
+	errors               []int // those that are this operation's own
+	example, bodyExample any
+}
+
+// register adds an operation whose errors are the domain's.
+func register[I, O any](h *handler, op operation, do func(ctx context.Context, by *call, in *I) (*O, error)) {
+	o := huma.Operation{
+		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.detail,
+		Tags: []string{op.tag}, DefaultStatus: op.status,
+		Responses: map[string]*huma.Response{},
+		// readBody has its own bound, which lets a body of just that size pass.
+		MaxBodyBytes: -1, BodyReadTimeout: -1,
+	}
+	success := &huma.Response{Description: http.StatusText(op.status)}
+	if op.example != nil {
+		success.Content = map[string]*huma.MediaType{"application/json": {Example: op.example}}
+	}
+	o.Responses[strconv.Itoa(op.status)] = success
+	if op.bodyExample != nil {
+		o.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Example: op.bodyExample}}}
+		op.errors = append(op.errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	h.describeErrors(&o, op.errors)
+	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
+		by := callOf(ctx)
+		out, err := do(ctx, by, in)
+		if err != nil {
+			return nil, by.fail(err)
+		}
+		return out, nil
+	})
+}
+
+// describeErrors documents an operation's own errors and those of all.
+func (h *handler) describeErrors(op *huma.Operation, own []int) {
+	schema := h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem.Problem](), true, "Problem")
+	always := []int{
+		http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+		http.StatusTooManyRequests, http.StatusServiceUnavailable,
+	}
+	for _, status := range append(always, own...) {
+		op.Responses[strconv.Itoa(status)] = &huma.Response{
+			Description: errorMeaning[status],
+			Content:     map[string]*huma.MediaType{problem.ContentType: {Schema: schema}},
+		}
+	}
+}
+
+var errorMeaning = map[int]string{
+	http.StatusBadRequest:            "The body is not JSON, or two credentials were sent.",
+	http.StatusUnauthorized:          "The API key is missing, invalid, revoked, paused or expired.",
+	http.StatusForbidden:             "The API key lacks keygate:operator, or may not be used from this address.",
+	http.StatusNotFound:              "There is no such thing.",
+	http.StatusConflict:              "The state of things does not allow it: a slug is taken, a plan's keys are used up, a key is revoked.",
+	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB.",
+	http.StatusUnsupportedMediaType:  "The body is not application/json.",
+	http.StatusUnprocessableEntity:   "Fields are wrong; errors lists each of them.",
+	http.StatusTooManyRequests:       "The API key sends more than 50 requests per second. Retry-After says when to try again.",
+	http.StatusServiceUnavailable:    "The store is out of reach. Retry-After says when to try again.",
+}
+
+// encodeSpec renders the description once: it does not change.
+func encodeSpec(spec *huma.OpenAPI) []byte {
+	// huma's own error types are registered whether or not anything uses them.
+	schemas := spec.Components.Schemas.Map()
+	delete(schemas, "ErrorModel")
+	delete(schemas, "ErrorDetail")
+	b, err := json.MarshalIndent(spec, "", "  ")
+	if err != nil {
+		panic("admin: " + err.Error()) // our own types get here, and every start and test does
+	}
+	return append(b, '\n')
+}

@@ -1,0 +1,132 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"keygate/internal/problem"
+)
+
+const (
+	maxBody     = 1 << 20 // of a request, in bytes
+	bodyTimeout = 10 * time.Second
+)
+
+// readBody checks the form of a body before huma looks at its fields: huma
+// would repeat the whole body in its error, take {"NAME": …} for a name, and
+// know only a size, a time-out and a media type of its own.
+func readBody(ctx huma.Context, next func(huma.Context)) {
+	if ctx.Operation().RequestBody == nil {
+		next(ctx)
+		return
+	}
+	r, w := humago.Unwrap(ctx)
+	c := callOf(r.Context())
+	if value := r.Header.Get("Content-Type"); value != "" {
+		if media, _, err := mime.ParseMediaType(value); err != nil || media != "application/json" {
+			w.Header().Set("Accept-Post", "application/json")
+			c.write(w, http.StatusUnsupportedMediaType, "The body must be JSON: send Content-Type: application/json.")
+			return
+		}
+	}
+	// The connection is not held longer than this by a client that sends a byte
+	// now and then. Writers of tests have no deadline.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		c.unreadable(w, err)
+		return
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		c.write(w, http.StatusBadRequest, "The request has no body: send a JSON object.")
+		return
+	}
+	var anything any
+	if err := json.Unmarshal(body, &anything); err != nil {
+		c.write(w, http.StatusBadRequest, "The body is not JSON: "+jsonMistake(err)+".")
+		return
+	}
+	if wrong := checkNames(body); len(wrong) > 0 {
+		problem.Write(w, c.invalid(wrong))
+		return
+	}
+	r.Header.Set("Content-Type", "application/json") // checked, and huma wants it spelt so
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	next(ctx)
+}
+
+func (c *call) unreadable(w http.ResponseWriter, err error) {
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		c.write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is larger than %d bytes.", maxBody))
+	case errors.As(err, &timeout) && timeout.Timeout():
+		w.Header().Set("Connection", "close")
+		c.write(w, http.StatusRequestTimeout, "The body did not arrive in time.")
+	default: // the client broke off, or its chunks are malformed
+		w.Header().Set("Connection", "close")
+		c.write(w, http.StatusBadRequest, "The body could not be read to its end.")
+	}
+}
+
+// jsonMistake says what is wrong and where, without repeating the body.
+func jsonMistake(err error) string {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Sprintf("%s, at byte %d", syntax, syntax.Offset)
+	}
+	return err.Error()
+}
+
+// checkNames refuses what encoding/json would take in a way of its own: a name
+// that stands twice (the last one wins) and letters in another case.
+func checkNames(body []byte) []problem.FieldError {
+	var wrong []problem.FieldError
+	var seen []string
+	d := json.NewDecoder(bytes.NewReader(body))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil // not an object: huma says so
+	}
+	for d.More() {
+		token, err := d.Token()
+		name, ok := token.(string)
+		var value json.RawMessage
+		if err != nil || !ok || d.Decode(&value) != nil {
+			return nil // valid JSON has no way here
+		}
+		switch {
+		case len(name) > maxNameBytes:
+			return []problem.FieldError{{Pointer: "#", Field: "the body", Detail: "has a field whose name is too long"}}
+		case slices.Contains(seen, name):
+			wrong = append(wrong, bodyField(name, "stands twice in the body"))
+		case name != strings.ToLower(name):
+			wrong = append(wrong, bodyField(name, "is not a field of this request: names are in lower case"))
+		}
+		if seen = append(seen, name); len(seen) > maxNames {
+			return []problem.FieldError{{Pointer: "#", Field: "the body", Detail: "has too many fields"}}
+		}
+	}
+	return wrong
+}
+
+const (
+	maxNames     = 100 // keeps the search for names that stand twice short
+	maxNameBytes = 100 // keeps the answer about an unknown name short
+)
+
+func bodyField(name, detail string) problem.FieldError {
+	return problem.FieldError{Pointer: pointer(name), Field: name, Detail: detail}
+}

@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"encoding/base64"
+	"strings"
+
+	"keygate/internal/keys"
+)
+
+// Page is a stretch of a list, newest first.
+type Page[T any] struct {
+	_     struct{} `json:"-" additionalProperties:"true"`
+	Items []T      `json:"items" nullable:"false"`
+	Next  string   `json:"next,omitempty" doc:"The cursor of the page that follows; left out on the last one."`
+}
+
+type pageQuery struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"Number of items on a page."`
+	Cursor string `query:"cursor" doc:"Where to go on: next of the page before."`
+}
+
+// cursorMark starts a cursor. A cursor is opaque so that what it holds may
+// change; the mark tells one of ours from a guess.
+const cursorMark = "1:"
+
+func encodeCursor(after string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorMark + after))
+}
+
+func decodeCursor(cursor string) (after string, ok bool) {
+	if cursor == "" {
+		return "", true
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return "", false
+	}
+	after, ok = strings.CutPrefix(string(b), cursorMark)
+	return after, ok && after != "" && len(after) <= 100
+}
+
+// list answers one page. It reads one record more than it shows, to know
+// whether another page follows.
+func list[R, T any](q pageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
+	after, ok := decodeCursor(q.Cursor)
+	if !ok {
+		return nil, &parameterError{"cursor", "is not a cursor of this API: take next of the page before, or leave it out"}
+	}
+	records, err := read(keys.Page{After: after, Limit: q.Limit + 1})
+	if err != nil {
+		return nil, err
+	}
+	page := Page[T]{Items: []T{}}
+	for i := range records[:min(q.Limit, len(records))] {
+		id, shown := show(&records[i])
+		page.Items = append(page.Items, shown)
+		if i == q.Limit-1 && len(records) > q.Limit {
+			page.Next = encodeCursor(id)
+		}
+	}
+	return &body[Page[T]]{page}, nil
+}
+
+// parameterError is a wrong query parameter that no schema can describe.
+type parameterError struct{ name, detail string }
+
+func (e *parameterError) Error() string { return e.name + ": " + e.detail }

@@ -91,10 +91,9 @@ func (s *Store) Changes(ctx context.Context, after int64, wait time.Duration) (k
 	for {
 		rung := s.bell.wait() // before the query, so that no commit falls between
 		batch, err := s.changesAfter(ctx, after)
-		if err != nil || len(batch.Changes) > 0 || batch.Gap || wait <= 0 {
+		if err != nil || len(batch.Changes) > 0 || batch.Gap || after < 0 || wait <= 0 {
 			return batch, s.explain(err)
 		}
-		after = batch.Next
 		select {
 		case <-rung:
 		case <-timer.C:
@@ -111,7 +110,7 @@ func (s *Store) Changes(ctx context.Context, after int64, wait time.Duration) (k
 // transaction that is undone gives its numbers back, so a hole before the first
 // entry is a gap.
 func (s *Store) changesAfter(ctx context.Context, after int64) (keys.ChangeBatch, error) {
-	if after > 0 {
+	if after >= 0 { // keys.FeedEnd is below
 		changes, err := s.changeRows(ctx, after)
 		if err != nil {
 			return keys.ChangeBatch{}, err
@@ -120,14 +119,14 @@ func (s *Store) changesAfter(ctx context.Context, after int64) (keys.ChangeBatch
 			return keys.ChangeBatch{Changes: changes, Next: changes[len(changes)-1].Seq, Gap: changes[0].Seq > after+1}, nil
 		}
 	}
-	var end int64
-	if err := s.readers.QueryRowContext(ctx, `SELECT seq FROM sqlite_sequence WHERE name='changes'`).Scan(&end); err != nil {
-		return keys.ChangeBatch{}, err
-	}
+	var end int64 // the number given last, though its entry may be trimmed; no row before the first
+	err := s.readers.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='changes'`).Scan(&end)
 	switch {
+	case err != nil:
+		return keys.ChangeBatch{}, err
 	case after > end: // older data were restored under a reader that ran on
 		return keys.ChangeBatch{Next: end, Gap: true}, nil
-	case after > 0:
+	case after >= 0: // a change that came between the two queries is the next call's
 		return keys.ChangeBatch{Next: after}, nil
 	}
 	return keys.ChangeBatch{Next: end}, nil

@@ -130,10 +130,6 @@ CREATE TABLE changes (
     organization TEXT    NOT NULL,
     version      INTEGER NOT NULL
 ) STRICT;
--- The first change is number 2, so that the end of the feed is never 0, which
--- as a cursor means something else.
-INSERT INTO sqlite_sequence (name, seq) VALUES ('changes', 1);
-
 CREATE TABLE policies (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     digest TEXT    NOT NULL,

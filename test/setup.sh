@@ -63,10 +63,10 @@ if ! has apt-get || [[ $(id -u) != 0 ]]; then
 	tell
 fi
 
-install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; }
+install() { DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}"; }
 
 printf 'Installing %s\n' "${packages[*]}" >&2
 # The package lists of an image are often absent or too old to download by.
-install >/dev/null 2>&1 || { apt-get update >&2 && install >&2; } || tell
+install >/dev/null 2>&1 || { apt-get update -qq >&2 && install >&2; } || tell
 check
 ((${#missing[@]} == 0)) || tell

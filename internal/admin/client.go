@@ -1,0 +1,195 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"keygate/internal/problem"
+)
+
+const (
+	clientTimeout = 30 * time.Second // one request, its body included
+	maxWait       = 10 * time.Second // for a 429, over all tries
+	maxAnswer     = 16 << 20         // bytes
+)
+
+// Client calls the management API of a running keygate. The zero value of what
+// is optional is fine. It is safe for concurrent use.
+type Client struct {
+	// URL of the management API, such as http://127.0.0.1:9090.
+	URL *url.URL
+	// Key holds keygate:operator. No error and no log shows it.
+	Key string
+	// Insecure lets the key go over plain HTTP to a host that is not loopback,
+	// where the network can read it.
+	Insecure bool
+	// HTTP is optional; its time-out then applies and its CheckRedirect does not.
+	HTTP *http.Client
+	// UserAgent is optional.
+	UserAgent string
+}
+
+// APIError is a refusal by the management API, or an answer that is none of its.
+type APIError struct {
+	Status  int
+	Problem problem.Problem
+}
+
+// Error is the problem's detail.
+func (e *APIError) Error() string {
+	text := e.Problem.Detail
+	if text == "" {
+		text = e.Problem.Error
+	}
+	if text == "" {
+		text = "the answer is " + strconv.Itoa(e.Status) + " " + http.StatusText(e.Status)
+	}
+	return text
+}
+
+// UnreachableError says that no answer came.
+type UnreachableError struct {
+	URL string
+	Err error
+}
+
+func (e *UnreachableError) Error() string { return "no answer from " + e.URL + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// InsecureError says that a key was not sent, because it would cross a network
+// in clear.
+type InsecureError struct{ Host string }
+
+func (e *InsecureError) Error() string {
+	return "the API key was not sent: " + e.Host + " is not this machine and http shows the key to the network; use https"
+}
+
+// call sends one request and decodes the answer into out, if that is not nil.
+// A 429 is waited for, since nothing happened.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	if c.URL.Scheme == "http" && !c.Insecure && !loopback(c.URL.Hostname()) {
+		return &InsecureError{c.URL.Host}
+	}
+	target := c.URL.JoinPath(path)
+	target.RawQuery = query.Encode()
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	for waited := time.Duration(0); ; {
+		status, header, answer, err := c.send(ctx, method, target.String(), body)
+		if err != nil {
+			return &UnreachableError{c.URL.Redacted(), err}
+		}
+		if status == http.StatusTooManyRequests {
+			if wait, ok := retryAfter(header); ok && waited+wait <= maxWait {
+				waited += wait
+				if err := sleep(ctx, wait); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		return decode(status, header, answer, out)
+	}
+}
+
+func (c *Client) send(ctx context.Context, method, target string, body []byte) (int, http.Header, []byte, error) {
+	hc := http.Client{Timeout: clientTimeout}
+	if c.HTTP != nil {
+		hc = *c.HTTP
+	}
+	// The API never redirects; following one could carry the key elsewhere.
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	r, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+c.Key)
+	r.Header.Set("Accept", "application/json, application/problem+json")
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.UserAgent != "" {
+		r.Header.Set("User-Agent", c.UserAgent)
+	}
+	resp, err := hc.Do(r)
+	if err != nil {
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // the rest repeats method and URL
+		}
+		return 0, nil, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(answer) > maxAnswer {
+		err = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+	}
+	return resp.StatusCode, resp.Header, answer, err
+}
+
+func decode(status int, header http.Header, answer []byte, out any) error {
+	media, _, _ := strings.Cut(header.Get("Content-Type"), ";")
+	if status < 200 || status > 299 {
+		e := &APIError{Status: status}
+		if media != problem.ContentType || json.Unmarshal(answer, &e.Problem) != nil {
+			e.Problem = problem.Problem{Detail: notOurs(status)}
+		}
+		return e
+	}
+	if out == nil {
+		return nil
+	}
+	if media != "application/json" || json.Unmarshal(answer, out) != nil {
+		return &APIError{Status: status, Problem: problem.Problem{Detail: notOurs(status)}}
+	}
+	return nil
+}
+
+func notOurs(status int) string {
+	return fmt.Sprintf("the answer (%d %s) is not one of keygate's management API", status, http.StatusText(status))
+}
+
+// retryAfter reads the header in seconds, the form that keygate uses.
+func retryAfter(h http.Header) (time.Duration, bool) {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	return time.Duration(max(1, seconds)) * time.Second, err == nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// loopback reports whether a host is this machine for certain: the name
+// localhost is by RFC 6761, section 6.3, and no resolver is asked.
+func loopback(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}

@@ -70,7 +70,7 @@ func (x *exchange) wrongMethod() *refusal {
 // refused turns what authentication or authorization said into an answer.
 func (x *exchange) refused(r *auth.Refusal) *refusal {
 	x.cause = r.Err
-	a := r.Answer(x.proxy.realm, x.r.Method+" "+x.rule.name)
+	a := r.Answer(x.proxy.realm, x.r.Method+" "+x.r.URL.Path)
 	out := &refusal{challenge: a.Challenge, problem: problem.Problem{
 		Status: a.Status, Error: a.Error, Detail: a.Detail, Required: r.Required, Granted: r.Granted,
 	}}

@@ -8,9 +8,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -23,6 +21,10 @@ const (
 	// maxAliased bounds the values that aliases add to those that are written
 	// out: a few lines of nested aliases can stand for billions.
 	maxAliased = 100_000
+	// maxEntries bounds one mapping and maxItems one list: the time to look for
+	// conflicts and the size of permission sets grow with their squares.
+	maxEntries = 2000
+	maxItems   = 5000
 	// maxProblems bounds what is reported about one policy.
 	maxProblems = 500
 )
@@ -204,6 +206,10 @@ func (d *decoder) mapping(v value) ([]entry, bool) {
 		d.wrongType(v, "a mapping of names to values")
 		return nil, false
 	}
+	if n := len(v.node.Content) / 2; n > maxEntries {
+		d.fail(v, "has %d entries; at most %d are allowed", n, maxEntries)
+		return nil, false
+	}
 	var entries []entry
 	first := make(map[string]*yaml.Node)
 	merged := false
@@ -256,7 +262,7 @@ func (d *decoder) fields(v value, f form) (map[string]value, bool) {
 		case slices.Contains(f.later, e.name):
 			d.unsupported(e.key)
 		case !slices.Contains(known, e.name):
-			hint := didYouMean(e.name, known)
+			hint := d.didYouMean(e.name, known)
 			if hint == "" {
 				hint = "; allowed: " + strings.Join(known[:len(known)-len(f.later)], ", ")
 			}
@@ -275,113 +281,14 @@ func (d *decoder) fields(v value, f form) (map[string]value, bool) {
 	return fields, true
 }
 
+// didYouMean suggests a known name while anybody is going to read it.
+func (d *decoder) didYouMean(name string, known []string) string {
+	if len(d.problems) > maxProblems {
+		return ""
+	}
+	return didYouMean(name, known)
+}
+
 // unsupported refuses a correct value whose feature is yet to come, rather than
 // let a route go without what was asked for.
 func (d *decoder) unsupported(v value) { d.fail(v, "is not supported yet") }
-
-// list returns the values of a list.
-func (d *decoder) list(v value) ([]value, bool) {
-	if v.node.Kind != yaml.SequenceNode || v.node.Tag != "!!seq" {
-		d.wrongType(v, "a list")
-		return nil, false
-	}
-	values := make([]value, len(v.node.Content))
-	for i, n := range v.node.Content {
-		values[i] = resolve(fmt.Sprintf("%s[%d]", v.path, i), n)
-	}
-	return values, true
-}
-
-// text returns a string that is not empty.
-func (d *decoder) text(v value) (string, bool) {
-	if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!str" {
-		d.wrongType(v, "text")
-		return "", false
-	}
-	if strings.TrimSpace(v.node.Value) == "" {
-		d.fail(v, "is empty")
-		return "", false
-	}
-	return v.node.Value, true
-}
-
-// integer returns a number that is written in the one way that all versions of
-// YAML read alike: 010 is 8 in some of them.
-func (d *decoder) integer(v value) (int64, bool) {
-	if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!int" {
-		d.wrongType(v, "a whole number")
-		return 0, false
-	}
-	n, err := strconv.ParseInt(v.node.Value, 10, 64)
-	if err != nil || strconv.FormatInt(n, 10) != v.node.Value {
-		d.fail(v, "is %s; allowed are whole numbers in plain decimal digits", quoted(v.node.Value))
-		return 0, false
-	}
-	return n, true
-}
-
-func (d *decoder) boolean(v value) (bool, bool) {
-	if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!bool" {
-		d.wrongType(v, "true or false")
-		return false, false
-	}
-	b, err := strconv.ParseBool(strings.ToLower(v.node.Value))
-	if err != nil {
-		d.wrongType(v, "true or false")
-	}
-	return b, err == nil
-}
-
-func (d *decoder) duration(v value) (time.Duration, bool) {
-	if v.node.Kind == yaml.ScalarNode && v.node.Tag == "!!int" {
-		d.fail(v, "is %s, which has no unit: write it as in 30s, 1m or 24h", quoted(v.node.Value))
-		return 0, false
-	}
-	s, ok := d.text(v)
-	if !ok {
-		return 0, false
-	}
-	span, err := parseDuration(s)
-	if err != nil {
-		d.fail(v, "%s %s", quoted(s), err)
-	}
-	return span, err == nil
-}
-
-// between wants a duration within bounds.
-func (d *decoder) between(v value, least, most time.Duration) {
-	if span, ok := d.duration(v); ok && (span < least || span > most) {
-		d.fail(v, "is %s; allowed are %s to %s", span, least, most)
-	}
-}
-
-func (d *decoder) wrongType(v value, want string) {
-	if isNull(v.node) {
-		d.fail(v, "is empty; it must be %s", want)
-		return
-	}
-	hint := ""
-	if want == "text" && v.node.Kind == yaml.ScalarNode {
-		hint = "; put quotes around it"
-	}
-	d.fail(v, "must be %s, not %s%s", want, kindOf(v.node), hint)
-}
-
-// kindOf says what a node is.
-func kindOf(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	}
-	switch n.Tag {
-	case "!!str":
-		return "the text " + quoted(n.Value)
-	case "!!int", "!!float":
-		return "the number " + quoted(n.Value)
-	case "!!bool":
-		return quoted(n.Value)
-	}
-	return "the value " + quoted(n.Value) + " of type " + quoted(n.Tag)
-}

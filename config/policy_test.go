@@ -296,8 +296,8 @@ func TestPolicyBounds(t *testing.T) {
 	if !ok || len(problems.Problems) != maxProblems+1 || problems.Problems[maxProblems].String() != "wrong:503:5: and 500 more problems from here on" {
 		t.Errorf("error is %v", err)
 	}
-	_, err = ParsePolicy("routes", []byte("version: 1\nroutes:\n"+strings.Repeat("  - {}\n", maxRoutes+1)))
-	if err == nil || err.Error() != "routes:3:3: routes: has 5001 routes; at most 5000 are allowed" {
+	_, err = ParsePolicy("routes", []byte("version: 1\nroutes:\n"+strings.Repeat("  - {}\n", maxItems+1)))
+	if err == nil || err.Error() != "routes:3:3: routes: has 5001 entries; at most 5000 are allowed" {
 		t.Errorf("error is %v", err)
 	}
 }

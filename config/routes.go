@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// maxRoutes bounds the pairs of routes that are searched for conflicts.
-	maxRoutes = 5000
 	// anyKey stands for a permission where every valid key will do.
 	anyKey = "any"
 	// maxBinding bounds the name of a header or query parameter.
@@ -42,14 +40,8 @@ func (d *routeDecoder) routes(v value) ([]*route.Rule, *route.Table) {
 		return nil, nil
 	}
 	items, ok := d.list(v)
-	switch {
-	case !ok:
-		return nil, nil
-	case len(items) == 0:
+	if ok && len(items) == 0 {
 		d.fail(v, "is an empty list: no request would be allowed")
-	case len(items) > maxRoutes:
-		d.fail(v, "has %d routes; at most %d are allowed", len(items), maxRoutes)
-		return nil, nil
 	}
 	var rules []*route.Rule
 	var matches []value
@@ -132,7 +124,7 @@ func (d *routeDecoder) forward(of value, fields map[string]value, rule *route.Ru
 	rule.Upstream = name
 	if _, known := d.targets[name]; !known {
 		names := slices.Collect(maps.Keys(d.targets))
-		if hint := didYouMean(name, names); hint != "" || len(names) == 0 {
+		if hint := d.didYouMean(name, names); hint != "" || len(names) == 0 {
 			d.fail(v, "names %s, which is not among the upstreams%s", quoted(name), hint)
 			return
 		}

@@ -57,7 +57,9 @@ type Ask struct {
 	Limits []Limit
 	// Session names the lease being reported or extended; NextSession opens if
 	// the former is gone. Both empty on the exact path. A name is never used
-	// again once its session ended.
+	// again once its session ended, and whoever asks has one ask of a session
+	// under way at a time: an answer that comes after the next ask was sent
+	// must be ignored, it may speak of a session that has ended since.
 	Session, NextSession string
 	// Spent is the session's cumulative spending, Seen the largest
 	// Grant.Leased received for it.

@@ -76,7 +76,7 @@ func TestTakeIsAnExactSlidingLog(t *testing.T) {
 			}
 		}
 		merged := false
-		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+		for range rapid.IntRange(50, 250).Draw(t, "steps") {
 			limits := keys[rapid.IntRange(0, 1).Draw(t, "key")]
 			cost := rapid.Int64Range(1, 3).Draw(t, "cost")
 			a := takeAsk(cost*rapid.Int64Range(1, 3).Draw(t, "requests"), limits...)

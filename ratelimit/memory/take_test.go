@@ -167,7 +167,7 @@ func TestMergeKeepsTheBound(t *testing.T) {
 	l, c := newLedger()
 	minute := key("minute", 1000, time.Minute)
 	var log admissions
-	for range 3000 {
+	for i := range 3000 {
 		c.advance(47 * time.Millisecond)
 		g := ask(t, l, takeAsk(1, minute))
 		if g.Taken == 1 {
@@ -177,6 +177,9 @@ func TestMergeKeepsTheBound(t *testing.T) {
 		b := &h.budgets[0]
 		if len(b.entries) > maxEntries || cap(b.entries) > maxEntries+1 {
 			t.Fatalf("%d entries in an array of %d", len(b.entries), cap(b.entries))
+		}
+		if i%50 != 0 {
+			continue
 		}
 		// At the end of each charge, no more has been let go than has passed.
 		held, sum := b.spent, int64(0)

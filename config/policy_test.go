@@ -183,15 +183,21 @@ func TestLoadPolicy(t *testing.T) {
 		{"inline", Config{DefaultPlan: "free", Upstream: here, Policy: minimal}, "/a", here, ""},
 		{"file", Config{DefaultPlan: "free", Upstream: here, PolicyFile: file}, "/a", here, ""},
 		{
-			"no upstream", Config{DefaultPlan: "free", Policy: minimal}, "", nil,
+			"no upstream",
+			Config{DefaultPlan: "free", Policy: minimal},
+			"", nil,
 			"KEYGATE_POLICY:3:5: routes[0]: names no upstream, and there is not exactly one to choose: name one under upstreams, or set KEYGATE_UPSTREAM",
 		},
 		{
-			"default plan", Config{DefaultPlan: "gold", Upstream: here, Policy: minimal}, "", nil,
+			"default plan",
+			Config{DefaultPlan: "gold", Upstream: here, Policy: minimal},
+			"", nil,
 			`KEYGATE_DEFAULT_PLAN: "gold" is not a plan of KEYGATE_POLICY; allowed: "enterprise", "free", "pro", "starter"`,
 		},
 		{
-			"no file", Config{DefaultPlan: "free", PolicyFile: "/nowhere.yaml"}, "", nil,
+			"no file",
+			Config{DefaultPlan: "free", PolicyFile: "/nowhere.yaml"},
+			"", nil,
 			`KEYGATE_POLICY_FILE: "/nowhere.yaml" cannot be read: no such file or directory`,
 		},
 	} {

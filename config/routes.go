@@ -72,8 +72,10 @@ func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
 	fields, ok := d.fields(v, form{
 		required: []string{"match"},
 		optional: []string{"upstream", "permission", "organization", "space", "cost", "public", "timeouts"},
-		later: []string{"forward_key", "allow_paths", "max_body", "rewrite", "request_headers", "response_headers",
-			"retries", "report_only", "cors"},
+		later: []string{
+			"forward_key", "allow_paths", "max_body", "rewrite", "request_headers", "response_headers",
+			"retries", "report_only", "cors",
+		},
 	})
 	if !ok {
 		return nil, match, false

@@ -135,18 +135,23 @@ func (b *Buckets) Len() int {
 // admit finds a bucket for a key that has none; nil if the table is full and no
 // bucket in it has a token.
 func (b *Buckets) admit(key string, now time.Time) *bucket {
+	var k *bucket
 	for range 2 { // two leave for each that comes, so that the table shrinks too
 		if len(b.fullest) > 0 && !b.fullest[0].full.After(now) {
-			delete(b.keys, heap.Pop(&b.fullest).(*bucket).key)
+			k = heap.Pop(&b.fullest).(*bucket)
+			delete(b.keys, k.key)
 		}
 	}
 	if len(b.fullest) < b.max {
-		k := &bucket{key: key, tokens: rate.NewLimiter(b.rate, b.burst), full: now}
+		if k == nil {
+			k = &bucket{tokens: rate.NewLimiter(b.rate, b.burst)}
+		}
+		k.key, k.full = key, now
 		heap.Push(&b.fullest, k)
 		b.keys[key] = k
 		return k
 	}
-	k := b.fullest[0]
+	k = b.fullest[0]
 	if k.tokens.TokensAt(now) < 1 {
 		return nil
 	}

@@ -1,0 +1,195 @@
+package ratelimit_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"keygate/ratelimit"
+	"keygate/ratelimit/memory"
+)
+
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time          { return c.t }
+func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
+
+// slow is a ledger whose answers take a while and may fail.
+type slow struct {
+	ratelimit.Ledger
+	c     *clock
+	takes []time.Duration // one for each call, the last for all others
+	calls int
+	err   error
+}
+
+func (s *slow) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
+	took := s.takes[min(s.calls, len(s.takes)-1)]
+	s.calls++
+	err := s.Ledger.Lease(ctx, asks, grants)
+	s.c.advance(took)
+	return errors.Join(err, s.err)
+}
+
+func newLimiter(takes ...time.Duration) (*ratelimit.Limiter, *slow, *clock) {
+	c := &clock{time.UnixMicro(1_700_000_000_000_000)}
+	s := &slow{Ledger: memory.New(memory.Options{Now: c.now}), c: c, takes: append(takes, 0)}
+	return ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: s, Now: c.now}), s, c
+}
+
+func limit(name string, quota int64, per time.Duration) ratelimit.Limit {
+	return ratelimit.Limit{Name: name, Holder: "key_a", Quota: quota, Per: per}
+}
+
+func asking(limits ...ratelimit.Limit) *ratelimit.Ask {
+	return &ratelimit.Ask{Organization: "org_a", Key: "key_a", Limits: limits}
+}
+
+func TestDecide(t *testing.T) {
+	l, s, c := newLimiter()
+	ask := asking(limit("minute", 1, time.Minute), limit("hour", 10, time.Hour))
+	d, err := l.Decide(t.Context(), ask)
+	if err != nil || !d.Allowed || d.RetryAfter != 0 || len(d.Limits) != 2 || d.Limits[0].Name != "minute" || d.Limits[1].Remaining != 9 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	first := d.Limits[0]
+	c.advance(time.Second)
+	p, err := l.Peek(t.Context(), ask)
+	if err != nil || p.Allowed || p.RetryAfter != 59*time.Second+ratelimit.CallTimeout {
+		t.Fatalf("peek: %+v, %v", p, err)
+	}
+	if d, err = l.Decide(t.Context(), ask); err != nil || d.Allowed || d.RetryAfter != p.RetryAfter || !d.Limits[0].Violated || d.Limits[1].Violated {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if d.Limits[0] == first {
+		t.Fatal("decisions share memory")
+	}
+	ask.Cost = 9
+	ask.Limits = ask.Limits[1:]
+	if d, err = l.Decide(t.Context(), ask); err != nil || !d.Allowed || d.Limits[0].Remaining != 0 {
+		t.Fatalf("cost 9 of 9: %+v, %v", d, err)
+	}
+	calls := s.calls
+	if d, err = l.Decide(t.Context(), asking()); err != nil || !d.Allowed || d.Limits != nil || s.calls != calls {
+		t.Fatalf("no limits: %+v, %v", d, err)
+	}
+	if d, err = l.Peek(t.Context(), asking()); err != nil || !d.Allowed {
+		t.Fatalf("no limits: %+v, %v", d, err)
+	}
+}
+
+// An answer counts only below D(1-2ρ), here 49.9 ms, after the ask was sent: the
+// ledger forgets it as if it had been admitted no later than D. What came too
+// late stays spent.
+func TestLateAnswersAreBurnt(t *testing.T) {
+	const inTime = 49900*time.Microsecond - 1
+	for _, c := range []struct {
+		name        string
+		takes       []time.Duration
+		err         error
+		left, burnt int64
+	}{
+		{"just in time", []time.Duration{inTime}, nil, 9, 0},
+		{"a moment late, then in time", []time.Duration{inTime + 1, 0}, nil, 8, 1},
+		{"late twice", []time.Duration{time.Second, inTime + 1}, ratelimit.ErrLate, 8, 2},
+	} {
+		l, s, _ := newLimiter(c.takes...)
+		ask := asking(limit("minute", 10, time.Minute))
+		d, err := l.Decide(t.Context(), ask)
+		if !errors.Is(err, c.err) || d.Allowed != (c.err == nil) || s.calls != len(c.takes) {
+			t.Errorf("%s: %+v, %v, %d calls", c.name, d, err, s.calls)
+		}
+		p, _ := l.Peek(t.Context(), ask)
+		if p.Limits[0].Remaining != c.left || l.Burnt() != uint64(c.burnt) {
+			t.Errorf("%s: %d left, %d burnt", c.name, p.Limits[0].Remaining, l.Burnt())
+		}
+	}
+}
+
+// A denial is true however late it comes.
+func TestLateDenial(t *testing.T) {
+	l, _, _ := newLimiter(0, time.Second)
+	ask := asking(limit("minute", 1, time.Minute))
+	_, _ = l.Decide(t.Context(), ask)
+	if d, err := l.Decide(t.Context(), ask); err != nil || d.Allowed {
+		t.Fatalf("%+v, %v", d, err)
+	}
+}
+
+func TestDecideFails(t *testing.T) {
+	l, s, _ := newLimiter()
+	s.err = errors.New("connection refused")
+	if d, err := l.Decide(t.Context(), asking(limit("minute", 1, time.Minute))); !errors.Is(err, s.err) || d.Allowed {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if _, err := l.Decide(t.Context(), asking(limit("month", 1, 0))); !errors.Is(err, ratelimit.ErrUnsupported) {
+		t.Fatalf("calendar quota: %v", err)
+	}
+	if _, err := l.Peek(t.Context(), asking(limit("month", 1, 0))); !errors.Is(err, ratelimit.ErrUnsupported) {
+		t.Fatalf("calendar quota: %v", err)
+	}
+}
+
+// A client that waits exactly the whole seconds of Retry-After, or the t of the
+// violated item, is admitted if nobody else spends, whatever came before and
+// however many limits there are; and no earlier wait in whole seconds would do.
+func TestRetryAfterIsTrue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l, _, c := newLimiter()
+		c.advance(time.Duration(rapid.IntRange(0, 999_999_999).Draw(t, "origin")))
+		var limits []ratelimit.Limit
+		for i := range rapid.IntRange(1, 4).Draw(t, "limits") {
+			limits = append(limits, limit(strconv.Itoa(i), rapid.Int64Range(3, 100).Draw(t, "quota"), time.Duration(rapid.IntRange(1, 90).Draw(t, "per"))*time.Second))
+			if rapid.Bool().Draw(t, "shared") {
+				limits[i].Holder = "org_a"
+			}
+		}
+		for range rapid.IntRange(50, 200).Draw(t, "requests") {
+			ask := asking(limits...)
+			ask.Cost = rapid.Int64Range(0, 3).Draw(t, "cost")
+			if rapid.IntRange(0, 3).Draw(t, "other") == 0 {
+				ask.Limits = limits[:1] // of a key with fewer limits
+			}
+			d, err := l.Decide(context.Background(), ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Allowed {
+				c.advance(time.Duration(rapid.IntRange(0, 700_000_000).Draw(t, "pause")))
+				continue
+			}
+			after := ratelimit.RetryAfterSeconds(d)
+			if field := string(ratelimit.AppendState(nil, d)); !strings.Contains(field, ";r=0;t="+strconv.FormatInt(after, 10)) {
+				t.Fatalf("Retry-After %d, RateLimit %s", after, field)
+			}
+			if after > 1 {
+				c.advance(time.Duration(after-1)*time.Second - time.Microsecond)
+				if p, _ := l.Peek(context.Background(), ask); p.Allowed {
+					t.Fatalf("admitted before the last second of %d", after)
+				}
+				c.advance(time.Second + time.Microsecond)
+			} else {
+				c.advance(time.Second)
+			}
+			if d, err = l.Decide(context.Background(), ask); err != nil || !d.Allowed {
+				t.Fatalf("waited %d s and got %+v, %v", after, d, err)
+			}
+		}
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{})})
+	ask := asking(limit("minute", ratelimit.MaxQuota, time.Minute), limit("hour", ratelimit.MaxQuota, time.Hour))
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := l.Decide(context.Background(), ask); err != nil || !d.Allowed {
+			b.Fatal(err)
+		}
+	}
+}

@@ -262,11 +262,7 @@ func (t *tx) checkMaxKeys(m keys.MaxKeys, at int64) error {
 		return err
 	}
 	var n int
-	err = t.read(`SELECT count(*) FROM (
-			SELECT 1 FROM keys WHERE organization=?1 AND revoked_at=0 AND expires_at=0
-			UNION ALL
-			SELECT 1 FROM keys WHERE organization=?1 AND revoked_at=0 AND expires_at>?2
-			LIMIT ?3)`, []any{m.Organization, at, m.Max + 1}, &n)
+	err = t.read(countQuery, []any{m.Organization, at, m.Max + 1}, &n)
 	if err != nil {
 		return err
 	}
@@ -275,6 +271,12 @@ func (t *tx) checkMaxKeys(m keys.MaxKeys, at int64) error {
 	}
 	return nil
 }
+
+const countQuery = `SELECT count(*) FROM (
+	SELECT 1 FROM keys WHERE organization=?1 AND revoked_at=0 AND expires_at=0
+	UNION ALL
+	SELECT 1 FROM keys WHERE organization=?1 AND revoked_at=0 AND expires_at>?2
+	LIMIT ?3)`
 
 // only answers for a record whose one unique column is v's.
 func only(v string) func(column string) string { return func(string) string { return v } }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -25,10 +26,11 @@ const applicationID = 0x6b676174
 // sqlite3 shell, to let go of the database.
 const busyTimeout = "busy_timeout(5000)"
 
-// synchronous(FULL) syncs the log on every commit; a full log is moved into the
-// database every 1,000 pages of 4 KiB and cut back to 64 MiB.
+// synchronous(FULL) syncs the log on every commit; it is moved into the database
+// every 1,000 pages of 4 KiB and cut back to 64 MiB. With recursive_triggers a
+// REPLACE counts as the deletion that it is, which the audit log refuses.
 var (
-	writerPragmas = []string{busyTimeout, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "journal_size_limit(67108864)", "cache_size(-16384)"}
+	writerPragmas = []string{busyTimeout, "synchronous(FULL)", "foreign_keys(1)", "recursive_triggers(1)", "journal_size_limit(67108864)", "cache_size(-16384)"}
 	readerPragmas = []string{busyTimeout, "query_only(1)", "cache_size(-8192)"}
 )
 
@@ -74,25 +76,26 @@ func createFile(file string) (fresh bool, err error) {
 	return true, dir.Sync()
 }
 
-// claim marks a fresh database as keygate's and refuses that of another
-// program. Writing the mark each time also finds a disk that takes no writes.
+// claim refuses another program's database before anything is written to it,
+// marks a fresh one as keygate's and has it keep a log. Writing the mark each
+// time also finds a disk that takes no writes.
 func (s *Store) claim(ctx context.Context, fresh bool) error {
-	var mode string
-	if err := s.writing.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
-		return err
-	}
-	if mode != "wal" {
-		return fmt.Errorf("%s: the file system cannot share memory between connections, as network file systems cannot: choose a data directory on a local disk", s.file)
-	}
 	var id, tables int
-	if err := s.writing.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+	if err := s.writing.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 		return err
 	}
-	if err := s.writing.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+	if err := s.writing.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
 		return err
 	}
 	if !fresh && tables > 0 && id != applicationID {
 		return foreign(s.file, errors.New("it belongs to another program"))
+	}
+	var mode string
+	if err := s.writing.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("%s: the file system cannot share memory between connections, as network file systems cannot: choose a data directory on a local disk", s.file)
 	}
 	_, err := s.writing.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
 	return err
@@ -138,15 +141,11 @@ func (s *Store) probe(ctx context.Context) error {
 			return err
 		}
 		if result != "ok" {
-			return damaged(s.file, errors.New(result))
+			return damaged(s.file, errors.New(strings.ReplaceAll(result, "\n", " ")))
 		}
 		return nil
 	}
-	for _, edge := range []string{
-		"rowid) FROM organizations", "slug) FROM organizations", "rowid) FROM spaces", "rowid) FROM accounts", "rowid) FROM grants", "account) FROM grants",
-		"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "hash) FROM secrets", "key) FROM secrets",
-		"name) FROM settings", "rowid) FROM audit", "id) FROM audit", "seq) FROM changes",
-	} {
+	for _, edge := range edges {
 		for _, end := range []string{"min(", "max("} {
 			if err := s.writing.QueryRowContext(ctx, "SELECT "+end+edge).Scan(new(any)); err != nil {
 				return err
@@ -154,4 +153,11 @@ func (s *Store) probe(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// edges complete "SELECT min(" and "SELECT max(": tables and their indexes.
+var edges = []string{
+	"rowid) FROM organizations", "slug) FROM organizations", "rowid) FROM spaces", "rowid) FROM accounts", "rowid) FROM grants", "account) FROM grants",
+	"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "hash) FROM secrets", "key) FROM secrets",
+	"name) FROM settings", "rowid) FROM audit", "id) FROM audit", "seq) FROM changes",
 }

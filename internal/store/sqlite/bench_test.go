@@ -1,0 +1,185 @@
+package sqlite
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"keygate/internal/keys"
+)
+
+var fillKeys = flag.Int("fill", 2000, "number of keys that TestManyKeys stores before it measures; 1000000 takes minutes")
+
+// numbered is the n-th of many keys that are spread over 100 organizations.
+func numbered(n int) keys.Key {
+	id := fmt.Sprintf("key_%032x", n)
+	now := time.UnixMicro(1_700_000_000_000_000 + int64(n))
+	return keys.Key{
+		ID: id, Name: fmt.Sprint("service ", n%1000), Description: "made to measure", Organization: fmt.Sprintf("org_%032x", n%100),
+		Account: fmt.Sprintf("acc_%032x", n%100), Permissions: []string{"orders:read", "orders:write", "invoices:*"}, CreatedAt: now, UpdatedAt: now,
+		Secrets: []keys.Secret{{Hash: keys.HashSecret(id), Prefix: "kg_live", LastFour: "abcd", CreatedAt: now}},
+	}
+}
+
+func fill(tb testing.TB, s *Store, n int) {
+	tb.Helper()
+	var m keys.Mutation
+	for i := range 100 {
+		o := fmt.Sprintf("org_%032x", i)
+		a := fmt.Sprintf("acc_%032x", i)
+		m.Organizations = append(m.Organizations, keys.Organization{ID: o, Slug: fmt.Sprint("org-", i)})
+		m.Accounts = append(m.Accounts, keys.Account{ID: a, Organization: o})
+		m.Grants = append(m.Grants, keys.Grant{ID: fmt.Sprintf("grt_%032x", i), Account: a, Organization: o, Role: "owner"})
+	}
+	for i := 0; i <= n; i++ {
+		if len(m.Keys) == 1000 || i == n {
+			if err := s.Apply(context.Background(), m); err != nil {
+				tb.Fatal(err)
+			}
+			m = keys.Mutation{}
+		}
+		m.Keys = append(m.Keys, numbered(i))
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	s := openStore(b, Options{Dir: b.TempDir()})
+	const n = 10_000
+	fill(b, s, n)
+	hashes := make([]keys.Hash, n)
+	for i := range hashes {
+		hashes[i] = numbered(i).Secrets[0].Hash
+	}
+	ctx, cancel := context.WithCancel(context.Background()) // as requests have
+	defer cancel()
+	one := func() {
+		if _, err := s.Lookup(ctx, hashes[rand.IntN(n)]); err != nil {
+			b.Error(err)
+		}
+	}
+	b.Run("serial", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			one()
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.RunParallel(func(p *testing.PB) {
+			for p.Next() {
+				one()
+			}
+		})
+	})
+	b.Run("unknown", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.Lookup(ctx, keys.Hash{1}); err != keys.ErrNotFound {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// BenchmarkCreate makes keys as the service does: a bound and an audit entry.
+func BenchmarkCreate(b *testing.B) {
+	for _, creators := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprint(creators, "-at-once"), func(b *testing.B) {
+			s := openStore(b, Options{Dir: b.TempDir()})
+			fill(b, s, 1000)
+			var next atomic.Int64
+			next.Store(1000)
+			b.SetParallelism(max(1, creators/runtime.GOMAXPROCS(0)))
+			b.ResetTimer()
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					k := numbered(int(next.Add(1)))
+					m := keys.Mutation{
+						At: time.Now(), Keys: []keys.Key{k}, Audit: []keys.AuditEntry{{ID: "aud_" + k.ID, Action: "key.create"}},
+						MaxKeys: &keys.MaxKeys{Organization: k.Organization, Max: 1000},
+					}
+					if err := s.Apply(context.Background(), m); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
+		})
+	}
+}
+
+// TestManyKeys stores -fill keys and says what pages, lookups, a bounded
+// creation and a start cost then. With -v and a million:
+//
+//	go test ./internal/store/sqlite -run ManyKeys -v -fill 1000000 -timeout 30m
+func TestManyKeys(t *testing.T) {
+	n := *fillKeys
+	dir := t.TempDir()
+	s := openStore(t, Options{Dir: dir})
+	ctx := t.Context()
+	start := time.Now()
+	fill(t, s, n)
+	t.Logf("%d keys stored in %v", n, time.Since(start).Round(time.Millisecond))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("control.db: %d MiB, %d bytes a key", info.Size()>>20, info.Size()/int64(n))
+	start = time.Now()
+	s = openStore(t, Options{Dir: dir})
+	t.Logf("opened in %v", time.Since(start).Round(time.Microsecond))
+
+	measure := func(what string, times int, do func(i int) error) {
+		t.Helper()
+		start := time.Now()
+		for i := range times {
+			if err := do(i); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		t.Logf("%-48s %v", what, (time.Since(start) / time.Duration(times)).Round(100*time.Nanosecond))
+	}
+	page := func(f keys.KeyFilter, after func() string) func(int) error {
+		return func(int) error {
+			got, err := s.Keys(ctx, f, keys.Page{After: after(), Limit: 50})
+			if err == nil && len(got) == 0 {
+				err = fmt.Errorf("an empty page")
+			}
+			return err
+		}
+	}
+	first := func() string { return "" }
+	middle := func() string { return numbered(n/2 + rand.IntN(n/2)).ID }
+	one := fmt.Sprintf("org_%032x", 7)
+	measure("Lookup", 2000, func(int) error {
+		_, err := s.Lookup(ctx, numbered(rand.IntN(n)).Secrets[0].Hash)
+		return err
+	})
+	measure("first page of 50, all", 200, page(keys.KeyFilter{}, first))
+	measure("page of 50 in the middle, all", 200, page(keys.KeyFilter{}, middle))
+	measure("page of 50 in the middle, an organization", 200, page(keys.KeyFilter{Organization: one}, middle))
+	measure("page of 50, a name", 200, page(keys.KeyFilter{Name: "service 7"}, first))
+	measure("page of 50, a name in an organization", 200, page(keys.KeyFilter{Organization: one, Name: "service 7"}, first))
+	measure("create, bounded by 1,000,000 keys", 20, func(i int) error {
+		return s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + i)}, MaxKeys: &keys.MaxKeys{Organization: one, Max: 1_000_000}})
+	})
+	var all sync.WaitGroup
+	start = time.Now()
+	for i := range 64 {
+		all.Go(func() {
+			if err := s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + 100 + i)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%-48s %v", "64 creations at once, all of them", time.Since(start).Round(time.Microsecond))
+}

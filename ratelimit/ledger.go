@@ -14,8 +14,8 @@ const CallTimeout = 50 * time.Millisecond
 // off it, once for each clock.
 const Drift = 0.001
 
-// Less2Drift shortens a span of the ledger's clock so that it has ended there
-// neither before nor while it ends on the clock of a replica.
+// Less2Drift shortens a span of the ledger's clock so that it ends on the clock
+// of a replica before it ends on the ledger's, as far as either drifts.
 func Less2Drift(d time.Duration) time.Duration {
 	return d - time.Duration(2*Drift*float64(d))
 }

@@ -3,8 +3,9 @@
 //
 // It decides exactly as the ledger in Redis does, one step at a time, in whole
 // microseconds of a clock that never runs backwards. A holder with one limit and
-// one charge takes about 450 bytes, with a full array of charges 1 KiB more per
-// limit; a holder is forgotten when its last charge has ended.
+// one charge takes about 400 bytes, a full array of charges 1 KiB more for each
+// limit. A holder is forgotten some time after its last charge has ended, as
+// asks come in: at most twice the holders in use are kept, and a few per shard.
 package memory
 
 import (

@@ -116,17 +116,20 @@ func (c *Client) ListAccounts(ctx context.Context, o ListOptions) (Page[Account]
 	return get[Page[Account]](ctx, c, "/v1/accounts", o.query())
 }
 
-// All reads a list to its end.
-func All[T any](ctx context.Context, o ListOptions, list func(context.Context, ListOptions) (Page[T], error)) ([]T, error) {
+// All reads a list to its end, or until it has most records; 0 is all.
+func All[T any](ctx context.Context, o ListOptions, most int, list func(context.Context, ListOptions) (Page[T], error)) ([]T, error) {
 	all := []T{}
-	o.Limit = maxPage
 	for {
+		o.Limit = maxPage
+		if most > 0 {
+			o.Limit = min(maxPage, most-len(all))
+		}
 		page, err := list(ctx, o)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, page.Items...)
-		if page.Next == "" {
+		if page.Next == "" || most > 0 && len(all) >= most {
 			return all, nil
 		}
 		if page.Next == o.Cursor {

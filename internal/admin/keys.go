@@ -77,7 +77,7 @@ type body[T any] struct{ Body T }
 type createKey = body[NewKey]
 
 type listKeys struct {
-	pageQuery
+	PageQuery
 	Organization string `query:"organization" doc:"Id or slug: only keys of this organization."`
 	Name         string `query:"name" doc:"Only keys of exactly this name."`
 }
@@ -154,6 +154,6 @@ func (h *handler) listKeys(ctx context.Context, _ *call, in *listKeys) (*body[Pa
 		filter.Organization = o.ID
 	}
 	now := h.Now()
-	return list(in.pageQuery, func(p keys.Page) ([]keys.Key, error) { return h.Service.Read().Keys(ctx, filter, p) },
+	return list(in.PageQuery, func(p keys.Page) ([]keys.Key, error) { return h.Service.Read().Keys(ctx, filter, p) },
 		func(k *keys.Key) (string, Key) { return k.ID, keyOf(k, now) })
 }

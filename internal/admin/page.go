@@ -14,7 +14,9 @@ type Page[T any] struct {
 	Next  string   `json:"next,omitempty" doc:"The cursor of the page that follows; left out on the last one."`
 }
 
-type pageQuery struct {
+// PageQuery selects a page. It is exported for huma, which does not look into
+// embedded types that are not.
+type PageQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"Number of items on a page."`
 	Cursor string `query:"cursor" doc:"Where to go on: next of the page before."`
 }
@@ -41,7 +43,7 @@ func decodeCursor(cursor string) (after string, ok bool) {
 
 // list answers one page. It reads one record more than it shows, to know
 // whether another page follows.
-func list[R, T any](q pageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
+func list[R, T any](q PageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
 	after, ok := decodeCursor(q.Cursor)
 	if !ok {
 		return nil, &parameterError{"cursor", "is not a cursor of this API: take next of the page before, or leave it out"}

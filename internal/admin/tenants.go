@@ -103,7 +103,7 @@ type organizationPath struct {
 }
 
 type ofOrganization struct {
-	pageQuery
+	PageQuery
 	Organization string `query:"organization" required:"true" doc:"Id or slug."`
 }
 
@@ -121,7 +121,7 @@ func (h *handler) registerOrganizations() {
 		method: http.MethodGet, path: "/v1/organizations", id: "list-organizations", tag: "Organizations", status: http.StatusOK,
 		summary: "List organizations", detail: "Newest first.",
 		example: Page[Organization]{Items: []Organization{exampleOrganization}},
-	}, func(ctx context.Context, _ *call, in *pageQuery) (*body[Page[Organization]], error) {
+	}, func(ctx context.Context, _ *call, in *PageQuery) (*body[Page[Organization]], error) {
 		return list(*in, func(p keys.Page) ([]keys.Organization, error) { return h.Service.Read().Organizations(ctx, p) },
 			func(o *keys.Organization) (string, Organization) { return o.ID, organizationOf(o) })
 	})
@@ -153,7 +153,7 @@ func (h *handler) registerSpaces() {
 		if err != nil {
 			return nil, err
 		}
-		return list(in.pageQuery, func(p keys.Page) ([]keys.Space, error) { return h.Service.Read().Spaces(ctx, o.ID, p) },
+		return list(in.PageQuery, func(p keys.Page) ([]keys.Space, error) { return h.Service.Read().Spaces(ctx, o.ID, p) },
 			func(s *keys.Space) (string, Space) { return s.ID, spaceOf(s) })
 	})
 }
@@ -180,7 +180,7 @@ func (h *handler) registerAccounts() {
 		if err != nil {
 			return nil, err
 		}
-		return list(in.pageQuery, func(p keys.Page) ([]keys.Account, error) { return h.Service.Read().Accounts(ctx, o.ID, p) },
+		return list(in.PageQuery, func(p keys.Page) ([]keys.Account, error) { return h.Service.Read().Accounts(ctx, o.ID, p) },
 			func(a *keys.Account) (string, Account) { return a.ID, accountOf(a) })
 	})
 }

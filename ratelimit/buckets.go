@@ -180,10 +180,12 @@ type fullestFirst []*bucket
 
 func (f fullestFirst) Len() int           { return len(f) }
 func (f fullestFirst) Less(i, j int) bool { return f[i].full.Before(f[j].full) }
+
 func (f fullestFirst) Swap(i, j int) {
 	f[i], f[j] = f[j], f[i]
 	f[i].slot, f[j].slot = i, j
 }
+
 func (f *fullestFirst) Push(x any) {
 	k := x.(*bucket)
 	k.slot = len(*f)

@@ -50,8 +50,12 @@ func TestBuckets(t *testing.T) {
 
 func TestBucketOptions(t *testing.T) {
 	for _, o := range []ratelimit.BucketOptions{
-		{}, {Requests: 1}, {Per: time.Second},
-		{Requests: -1, Per: time.Second}, {Requests: 1, Per: time.Microsecond}, {Requests: 1, Per: time.Second, Max: -1},
+		{},
+		{Requests: 1},
+		{Per: time.Second},
+		{Requests: -1, Per: time.Second},
+		{Requests: 1, Per: time.Microsecond},
+		{Requests: 1, Per: time.Second, Max: -1},
 	} {
 		if _, err := ratelimit.NewBuckets(o); err == nil {
 			t.Errorf("%+v accepted", o)

@@ -15,6 +15,7 @@ func (c *fakeClock) now() time.Time          { return c.t }
 func (c *fakeClock) advance(d time.Duration) { c.t = c.t.Add(d) }
 func newClock() *fakeClock                   { return &fakeClock{t: time.UnixMicro(1_700_000_000_000_000)} }
 func newLedger() (*Ledger, *fakeClock)       { c := newClock(); return New(Options{Now: c.now}), c }
+
 func key(name string, quota int64, per time.Duration) ratelimit.Limit {
 	return ratelimit.Limit{Name: name, Holder: "key_a", Quota: quota, Per: per}
 }

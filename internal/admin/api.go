@@ -124,6 +124,13 @@ func encodeSpec(spec *huma.OpenAPI) []byte {
 	schemas := spec.Components.Schemas.Map()
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
+	// Types of package problem carry no tags for huma.
+	for _, name := range []string{"Problem", "FieldError"} {
+		schemas[name].AdditionalProperties = true
+		for _, property := range schemas[name].Properties {
+			property.Nullable = false
+		}
+	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		panic("admin: " + err.Error()) // our own types get here, and every start and test does

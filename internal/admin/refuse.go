@@ -133,13 +133,13 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 	const most = 3 // the list has them all
 	var parts []string
 	for _, f := range fields[:min(most, len(fields))] {
-		parts = append(parts, strings.TrimSpace(f.Field+" "+f.Detail))
+		parts = append(parts, f.Field+": "+f.Detail)
 	}
 	detail := strings.Join(parts, "; ")
 	if more := len(fields) - most; more > 0 {
 		detail += fmt.Sprintf("; and %d more", more)
 	}
-	p := c.problem(http.StatusUnprocessableEntity, sentence(detail))
+	p := c.problem(http.StatusUnprocessableEntity, detail+".")
 	p.Errors = fields
 	return p
 }
@@ -148,11 +148,8 @@ func fieldErrors(err *keys.InvalidError) []problem.FieldError {
 	fields := make([]problem.FieldError, len(err.Fields))
 	for i, f := range err.Fields {
 		detail := f.Problem
-		if f.Value != "" {
-			detail = strconv.Quote(f.Value) + " " + detail
-		}
-		if len(f.Problem) > 0 && f.Value != "" && strings.HasPrefix(f.Problem, "no ") {
-			detail = f.Problem + ": " + strconv.Quote(f.Value)
+		if given := strconv.Quote(f.Value); f.Value != "" && !strings.Contains(detail, given) {
+			detail += " (given: " + given + ")"
 		}
 		fields[i] = problem.FieldError{Pointer: pointer(f.Field), Field: f.Field, Detail: detail}
 	}

@@ -94,7 +94,7 @@ func (a *app) exitRefused(e *admin.APIError) int {
 	switch {
 	case len(p.Errors) > 0:
 		for _, f := range p.Errors {
-			a.say("keygate: %s %s", flagOf(f.Field), f.Detail)
+			a.say("keygate: %s: %s", flagOf(f.Field), f.Detail)
 		}
 	case p.Error != "":
 		a.say("keygate: %s: %s", p.Error, e)

@@ -1,0 +1,322 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"keygate/internal/keys"
+	"keygate/internal/problem"
+)
+
+func TestRefusedRequests(t *testing.T) {
+	in := start(t)
+	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme"})
+	type wrong = problem.FieldError
+	long := strings.Repeat("x", 101)
+	for _, tc := range []struct {
+		name, method, target string
+		body                 any
+		contentType          string
+		status               int
+		error                string
+		detail               string // a part of it
+		errors               []wrong
+	}{
+		{name: "unknown path", method: "GET", target: "/v1/nothing", status: 404, error: "Not found", detail: SpecPath},
+		{name: "trailing slash", method: "GET", target: "/v1/keys/", status: 404, error: "Not found"},
+		{name: "empty segment", method: "GET", target: "/v1//keys", status: 404, error: "Not found"},
+		{name: "dot segment", method: "GET", target: "/v1/x/../keys", status: 404, error: "Not found"},
+		{name: "unknown key", method: "GET", target: "/v1/keys/key_1", status: 404, error: "Not found", detail: `No key has the id "key_1".`},
+		{name: "encoded id", method: "GET", target: "/v1/keys/..%2Fkeys", status: 404, error: "Not found"},
+		{name: "control characters are escaped", method: "GET", target: "/v1/keys/%1B%5B2J", status: 404, error: "Not found", detail: `"\x1b[2J"`},
+		{name: "a long id is not repeated", method: "GET", target: "/v1/keys/" + long, status: 404, error: "Not found", detail: "No key has this id."},
+		{name: "unknown organization", method: "GET", target: "/v1/organizations/nope", status: 404, error: "Not found", detail: `No organization has the id or slug "nope".`},
+		{name: "filter by an unknown organization", method: "GET", target: "/v1/keys?organization=nope", status: 404, error: "Not found"},
+		{name: "method", method: "PUT", target: "/v1/keys", status: 405, error: "Method not allowed", detail: "GET, HEAD, POST"},
+		{name: "not JSON", method: "POST", target: "/v1/keys", body: `{"name":`, status: 400, error: "Malformed request", detail: "at byte 8"},
+		{name: "trailing data", method: "POST", target: "/v1/keys", body: `{"name":"a"} {}`, status: 400, error: "Malformed request"},
+		{name: "no body", method: "POST", target: "/v1/keys", body: ``, status: 400, error: "Malformed request", detail: "no body"},
+		{name: "form", method: "POST", target: "/v1/keys", body: `name=a`, contentType: "application/x-www-form-urlencoded", status: 415, error: "Unsupported media type", detail: "application/json"},
+		{name: "JSON of a kind", method: "POST", target: "/v1/keys", body: `{"name":"a"}`, contentType: "application/merge-patch+json", status: 415, error: "Unsupported media type"},
+		{name: "too large", method: "POST", target: "/v1/keys", body: `{"name":"` + strings.Repeat("a", maxBody) + `"}`, status: 413, error: "Request body too large", detail: "1048576"},
+		{
+			name: "a list for a body", method: "POST", target: "/v1/keys", body: `[]`, status: 422, error: "Invalid input",
+			errors: []wrong{{Pointer: "#", Field: "the body", Detail: "must be a JSON object"}},
+		},
+		{
+			name: "unknown fields and wrong types, all at once", method: "POST", target: "/v1/keys",
+			body: `{"name":1,"permissions":["a",2],"colour":"red","allowed_cidrs":"x"}`, status: 422, error: "Invalid input",
+			errors: []wrong{
+				{Pointer: "#/allowed_cidrs", Field: "allowed_cidrs", Detail: "must be a list"},
+				{Pointer: "#/colour", Field: "colour", Detail: "is not a field of this request"},
+				{Pointer: "#/name", Field: "name", Detail: "must be a string"},
+				{Pointer: "#/permissions/1", Field: "permissions[1]", Detail: "must be a string"},
+			},
+		},
+		{
+			name: "name is required", method: "POST", target: "/v1/keys", body: `{}`, status: 422, error: "Invalid input", detail: "name: is required.",
+			errors: []wrong{{Pointer: "#/name", Field: "name", Detail: "is required"}},
+		},
+		{
+			name: "a name that stands twice", method: "POST", target: "/v1/keys", body: `{"name":"a","name":"b"}`, status: 422, error: "Invalid input",
+			errors: []wrong{{Pointer: "#/name", Field: "name", Detail: "stands twice in the body"}},
+		},
+		{
+			name: "a name in another case", method: "POST", target: "/v1/keys", body: `{"name":"a","Plan":"pro"}`, status: 422, error: "Invalid input",
+			errors: []wrong{{Pointer: "#/Plan", Field: "Plan", Detail: "is not a field of this request: names are in lower case"}},
+		},
+		{
+			name: "an endless name", method: "POST", target: "/v1/keys", body: `{"` + long + `":1}`, status: 422, error: "Invalid input",
+			errors: []wrong{{Pointer: "#", Field: "the body", Detail: "has a field whose name is too long"}},
+		},
+		{
+			name: "the domain explains", method: "POST", target: "/v1/keys", status: 422, error: "Invalid input",
+			body: NewKey{Name: " ", AllowedCIDRs: []string{"192.0.2.1", "x"}, Expires: "soon", Plan: "gold", Permissions: []string{"nope:read"}},
+			errors: []wrong{
+				{Pointer: "#/allowed_cidrs/1", Field: "allowed_cidrs[1]", Detail: `must be an address such as`},
+				{Pointer: "#/expires", Field: "expires", Detail: `must be "never"`},
+				{Pointer: "#/plan", Field: "plan", Detail: `is not a plan of the policy; there are enterprise, free, pro, starter (given: "gold")`},
+				{Pointer: "#/name", Field: "name", Detail: "must not be empty"},
+				{Pointer: "#/permissions/0", Field: "permissions[0]", Detail: `names "nope:read"`},
+			},
+		},
+		{
+			name: "unknown organization in a body", method: "POST", target: "/v1/spaces", body: NewSpace{Organization: "nope", Slug: "a"}, status: 422, error: "Invalid input",
+			errors: []wrong{{Pointer: "#/organization", Field: "organization", Detail: `no organization has this id or slug (given: "nope")`}},
+		},
+		{
+			name: "unknown role and space", method: "POST", target: "/v1/accounts", status: 422, error: "Invalid input",
+			body: NewAccount{Name: "a", Organization: "acme", Role: "king", Space: "moon"},
+			errors: []wrong{
+				{Pointer: "#/role", Field: "role", Detail: `is not a role of the policy`},
+				{Pointer: "#/space", Field: "space", Detail: `the organization has no space with this id or slug (given: "moon")`},
+			},
+		},
+		{
+			name: "limit", method: "GET", target: "/v1/keys?limit=201", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "limit", Detail: "must be 200 or less"}},
+		},
+		{
+			name: "limit of none", method: "GET", target: "/v1/keys?limit=0", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "limit", Detail: "must be 1 or more"}},
+		},
+		{
+			name: "limit in words", method: "GET", target: "/v1/organizations?limit=ten", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "limit", Detail: "must be a whole number"}},
+		},
+		{
+			name: "cursor", method: "GET", target: "/v1/keys?cursor=key_1", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "cursor", Detail: "is not a cursor of this API"}},
+		},
+		{
+			name: "unknown parameter", method: "GET", target: "/v1/keys?colour=red", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "colour", Detail: "is not a parameter of this operation"}},
+		},
+		{
+			name: "spaces of no organization", method: "GET", target: "/v1/spaces", status: 422, error: "Invalid input",
+			errors: []wrong{{Field: "organization", Detail: "is required"}},
+		},
+		{name: "slug taken", method: "POST", target: "/v1/organizations", body: NewOrganization{Slug: "acme"}, status: 409, error: "Conflict", detail: `Organization with slug "acme" exists already.`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := in.request(tc.method, tc.target, tc.body)
+			r.Header.Set("Authorization", "Bearer "+in.key)
+			if tc.contentType != "" {
+				r.Header.Set("Content-Type", tc.contentType)
+			}
+			got := in.send(r)
+			p := got.problem(t)
+			if got.status != tc.status || p.Status != tc.status || p.Error != tc.error || p.Title != http.StatusText(tc.status) {
+				t.Fatalf("%d %s; want %d %q", got.status, got.body, tc.status, tc.error)
+			}
+			if !strings.Contains(p.Detail, tc.detail) || p.Detail == "" {
+				t.Errorf("detail %q, want %q in it", p.Detail, tc.detail)
+			}
+			if id := got.header.Get("X-Request-Id"); p.RequestID != id || p.Instance != "urn:uuid:"+id || id == "" {
+				t.Errorf("request id %q, body %s", id, got.body)
+			}
+			if got := got.header.Get("Cache-Control"); got != "no-store" {
+				t.Errorf("Cache-Control %q", got)
+			}
+			if len(p.Errors) != len(tc.errors) {
+				t.Fatalf("errors %+v, want %+v", p.Errors, tc.errors)
+			}
+			for i, want := range tc.errors {
+				if e := p.Errors[i]; e.Pointer != want.Pointer || e.Field != want.Field || !strings.HasPrefix(e.Detail, want.Detail) {
+					t.Errorf("error %d: %+v, want %+v", i, e, want)
+				}
+			}
+			if tc.status == http.StatusMethodNotAllowed && got.header.Get("Allow") != tc.detail {
+				t.Errorf("Allow %q", got.header.Get("Allow"))
+			}
+		})
+	}
+	page := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys", nil))
+	if len(page.Items) != 1 {
+		t.Errorf("refused requests made keys: %+v", page.Items)
+	}
+}
+
+// The bound is exact: huma's own refuses a body of just that size.
+func TestBodyOfTheLargestSize(t *testing.T) {
+	in := start(t)
+	b := `{"name":"a"}`
+	b += strings.Repeat(" ", maxBody-len(b))
+	in.must(http.StatusCreated, "POST", "/v1/keys", b)
+}
+
+func TestAllowedMethods(t *testing.T) {
+	in := start(t)
+	for target, want := range map[string]string{
+		"/v1/keys":              "GET, HEAD, POST",
+		"/v1/keys/key_1":        "DELETE, GET, HEAD",
+		"/v1/keys/key_1/pause":  "POST",
+		"/v1/organizations/abc": "GET, HEAD",
+		SpecPath:                "GET, HEAD",
+	} {
+		for _, method := range []string{"PATCH", "OPTIONS", "TRACE", "BREW"} {
+			r := in.must(http.StatusMethodNotAllowed, method, target, nil)
+			if got := r.header.Get("Allow"); got != want {
+				t.Errorf("%s %s: Allow %q, want %q", method, target, got, want)
+			}
+		}
+	}
+}
+
+func TestPlanKeysUsedUp(t *testing.T) {
+	in := start(t)
+	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme"})
+	var last Key
+	for i := range 5 {
+		last = into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: fmt.Sprint("k", i), Organization: "acme"})).Key
+	}
+	p := in.must(http.StatusConflict, "POST", "/v1/keys", NewKey{Name: "sixth", Organization: "acme"}).problem(t)
+	if p.Error != "Conflict" || !strings.Contains(p.Detail, "5 active keys") || !strings.Contains(p.Detail, "revoke or delete") {
+		t.Errorf("%+v", p)
+	}
+	in.must(http.StatusOK, "POST", "/v1/keys/"+last.ID+"/revoke", nil)
+	in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "sixth", Organization: "acme"})
+}
+
+func TestOwnLimit(t *testing.T) {
+	in := start(t)
+	var asked []string
+	in.allow = func(id string) (bool, time.Duration) {
+		asked = append(asked, id)
+		return false, 1001 * time.Millisecond
+	}
+	r := in.must(http.StatusTooManyRequests, "GET", "/v1/keys", nil)
+	p := r.problem(t)
+	if r.header.Get("Retry-After") != "2" || p.Error != "Rate limit exceeded" || p.Type != problem.TypeQuotaExceeded || !slices.Equal(p.ViolatedPolicies, []string{"management"}) {
+		t.Errorf("Retry-After %q, %s", r.header.Get("Retry-After"), r.body)
+	}
+	if len(asked) != 1 || !strings.HasPrefix(asked[0], "key_") {
+		t.Errorf("asked for %v, want the key's id", asked)
+	}
+	in.as("", "GET", "/v1/keys", nil)
+	in.do("GET", "/v1/nothing", nil)
+	if len(asked) != 1 {
+		t.Error("a request that does nothing was counted")
+	}
+}
+
+func TestStoreFailure(t *testing.T) {
+	in := start(t)
+	in.must(http.StatusOK, "GET", "/v1/keys", nil) // the key is in the cache now
+	in.logs.TakeAll()
+	in.store.Close()
+	for _, target := range []string{"/v1/keys", "/v1/organizations", "/v1/spaces?organization=default"} {
+		r := in.must(http.StatusServiceUnavailable, "GET", target, nil)
+		p := r.problem(t)
+		if p.Error != "Temporarily unavailable" || r.header.Get("Retry-After") == "" || strings.Contains(p.Detail, "sql") {
+			t.Errorf("%s: %s", target, r.body)
+		}
+		entries := in.logs.TakeAll()
+		if len(entries) != 1 || entries[0].Level != zap.ErrorLevel || entries[0].ContextMap()["error"] == nil || entries[0].ContextMap()["request_id"] != p.RequestID {
+			t.Errorf("%s: the log has %+v", target, entries)
+		}
+	}
+	// A key that is not cached cannot be checked.
+	if r := in.as(in.format.Generate(), "GET", "/v1/keys", nil); r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+func TestContextErrorsAreUnavailability(t *testing.T) {
+	for _, err := range []error{context.Canceled, context.DeadlineExceeded, fmt.Errorf("store: %w", context.DeadlineExceeded), errors.New("disk I/O error")} {
+		c := &call{id: requestID()}
+		if f := c.fail(err); f.Status != http.StatusServiceUnavailable || !errors.Is(c.err, err) || strings.Contains(f.Detail, err.Error()) {
+			t.Errorf("%v: %+v", err, f.Problem)
+		}
+	}
+	c := &call{id: requestID()}
+	if f := c.fail(keys.ErrConflict); f.Status != http.StatusConflict || c.err != nil {
+		t.Errorf("%+v", f.Problem)
+	}
+	if f := c.fail(keys.ErrNotFound); f.Status != http.StatusNotFound || c.err != nil {
+		t.Errorf("%+v", f.Problem)
+	}
+}
+
+func TestPanicIsAnswered(t *testing.T) {
+	in := start(t)
+	in.allow = func(string) (bool, time.Duration) { panic("boom: secret detail") }
+	p := in.must(http.StatusInternalServerError, "GET", "/v1/keys", nil).problem(t)
+	if p.Error != "Internal error" || strings.Contains(p.Detail, "boom") {
+		t.Errorf("%+v", p)
+	}
+	if got := in.logs.FilterMessage("management request panicked").Len(); got != 1 {
+		t.Errorf("%d log lines about the panic", got)
+	}
+}
+
+func TestLogLineHasNoSecret(t *testing.T) {
+	in := start(t)
+	created := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
+	in.do("GET", "/v1/keys?name=private-value", nil)
+	for _, e := range in.logs.All() {
+		line, err := json.Marshal(e.ContextMap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{in.key, created.Secret, "private-value"} {
+			if bytes.Contains(line, []byte(secret)) {
+				t.Errorf("the log holds %q: %s", secret, line)
+			}
+		}
+	}
+	last := in.logs.All()[in.logs.Len()-1].ContextMap()
+	if last["http.route"] != "GET /v1/keys" || last["http.response.status_code"] != int64(200) || last["client.address"] != "127.0.0.1" || last["key_id"] == nil {
+		t.Errorf("log line %v", last)
+	}
+}
+
+// failingWriter is a client that is gone.
+type failingWriter struct{ *httptest.ResponseRecorder }
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+// huma panics where an answer cannot be written; a client that hung up is no
+// reason for a stack trace in the log.
+func TestClientThatHungUp(t *testing.T) {
+	in := start(t)
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/keys", nil)
+	r.Header.Set("Authorization", "Bearer "+in.key)
+	in.handler.ServeHTTP(failingWriter{httptest.NewRecorder()}, r)
+	for _, e := range in.logs.All() {
+		if e.Level >= zap.WarnLevel {
+			t.Errorf("%s %v", e.Message, e.ContextMap())
+		}
+	}
+}

@@ -125,7 +125,11 @@ func (c *call) fail(err error) failure {
 		return failure{c.problem(http.StatusConflict, sentence(err.Error()))}
 	}
 	c.err = err
-	return failure{c.problem(http.StatusServiceUnavailable, "The store did not answer as it should. Whether a change was made is not known: look before repeating it.")}
+	detail := "The store could not be asked at the moment. Try again shortly."
+	if !strings.HasPrefix(c.route, http.MethodGet+" ") {
+		detail = "The store did not confirm the change. Whether it was made is not known: look before repeating it."
+	}
+	return failure{c.problem(http.StatusServiceUnavailable, detail)}
 }
 
 // invalid answers wrong fields.

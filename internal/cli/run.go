@@ -36,7 +36,7 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
 	return a.exit(root.ExecuteContext(ctx))
 }
 

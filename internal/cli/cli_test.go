@@ -1,0 +1,367 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"keygate/auth"
+	"keygate/internal/admin"
+	"keygate/internal/keys"
+	"keygate/internal/store/sqlite"
+)
+
+// instance is a management API over a real store.
+type instance struct {
+	t       *testing.T
+	url     string
+	key     string
+	format  keys.Format
+	service *keys.Service
+	env     []string
+}
+
+func start(t *testing.T) *instance {
+	t.Helper()
+	format, err := keys.NewFormat(keys.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	catalogue, err := keys.NewCatalogue([]keys.Permission{{Name: "orders:read"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := &keys.Policy{Catalogue: catalogue, Roles: keys.BuiltinRoles(), Plans: keys.BuiltinPlans(), DefaultPlan: keys.PlanFree}
+	inForce := func() *keys.Policy { return policy }
+	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 100, Now: time.Now})
+	in := &instance{t: t, format: format, key: format.Generate()}
+	in.service = keys.NewService(keys.ServiceOptions{Store: store, Format: format, Policy: inForce, Changed: authenticator.Changed, Now: time.Now})
+	if _, err := in.service.Bootstrap(t.Context(), keys.BootstrapOptions{Secret: in.key}); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(admin.New(admin.Options{
+		Auth: authenticator, Service: in.service, Policy: inForce, Format: format, Realm: "keygate",
+		Allow: func(string) (bool, time.Duration) { return true, 0 }, Version: "test", Log: zap.NewNop(), Now: time.Now,
+	}))
+	t.Cleanup(server.Close)
+	in.url = server.URL
+	in.env = []string{"KEYGATE_ADMIN_URL=" + in.url, "KEYGATE_ADMIN_KEY=" + in.key}
+	return in
+}
+
+// result is what a run left behind.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func run(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := Run(t.Context(), args, env, strings.NewReader(""), &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func (in *instance) run(args ...string) result {
+	in.t.Helper()
+	return run(in.t, in.env, args...)
+}
+
+// must wants success and nothing but data on stdout.
+func (in *instance) must(args ...string) result {
+	in.t.Helper()
+	r := in.run(args...)
+	if r.code != exitOK {
+		in.t.Fatalf("keygate %s: exit %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+func decoded[T any](t *testing.T, r result) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil {
+		t.Fatalf("%v in %s", err, r.stdout)
+	}
+	return v
+}
+
+func TestKeysCommands(t *testing.T) {
+	in := start(t)
+	created := in.must("keys", "create", "--name", "billing", "--description", "Nightly.", "--permissions", "orders:read,read:all",
+		"--allow-cidr", "192.0.2.0/24", "--allow-cidr", "::1", "--expires", "30d", "--plan", "pro", "-o", "json")
+	k := decoded[struct {
+		ID, Secret, Plan string
+		Permissions      []string
+		AllowedCIDRs     []string `json:"allowed_cidrs"`
+	}](t, created)
+	if !in.format.Valid(k.Secret) || !strings.HasPrefix(k.ID, "key_") || len(k.Permissions) != 2 || len(k.AllowedCIDRs) != 2 || k.Plan != "pro" {
+		t.Errorf("%+v", k)
+	}
+	if created.stderr != "" {
+		t.Errorf("stderr %q", created.stderr)
+	}
+
+	table := in.must("keys", "create", "--name", "second")
+	secret := strings.Fields(table.stdout)[1]
+	if !strings.HasPrefix(table.stdout, "Secret ") || !in.format.Valid(secret) || strings.Count(table.stdout, secret) != 1 {
+		t.Errorf("stdout:\n%s", table.stdout)
+	}
+	if !strings.Contains(table.stderr, "not shown again") || strings.Contains(table.stderr, secret) {
+		t.Errorf("stderr %q", table.stderr)
+	}
+
+	list := in.must("keys", "list")
+	lines := strings.Split(strings.TrimSpace(list.stdout), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "ID ") || strings.Contains(list.stdout, secret) {
+		t.Errorf("list:\n%s", list.stdout)
+	}
+	if got := decoded[[]admin.Key](t, in.must("keys", "list", "--organization", "default", "-o", "json")); len(got) != 2 {
+		t.Errorf("%+v", got)
+	}
+	if got := decoded[[]admin.Key](t, in.must("keys", "list", "--limit", "1", "-o", "json")); len(got) != 1 || got[0].Name != "second" {
+		t.Errorf("%+v", got)
+	}
+	if got := in.must("keys", "list", "--name", "nobody", "-o", "json").stdout; got != "[]\n" {
+		t.Errorf("an empty list is %q", got)
+	}
+
+	for _, ref := range []string{k.ID, "billing"} {
+		if got := decoded[admin.Key](t, in.must("keys", "get", ref, "-o", "json")); got.ID != k.ID {
+			t.Errorf("get %s: %+v", ref, got)
+		}
+	}
+	for _, step := range [][2]string{{"pause", "paused"}, {"resume", "active"}} {
+		if got := decoded[admin.Key](t, in.must("keys", step[0], "billing", "-o", "json")); got.Status != step[1] {
+			t.Errorf("%s: %+v", step[0], got)
+		}
+	}
+	if got := in.must("keys", "revoke", k.ID, "--yes"); !strings.Contains(got.stdout, "revoked") {
+		t.Errorf("revoke:\n%s", got.stdout)
+	}
+	if r := in.run("keys", "resume", k.ID); r.code != exitRefused || r.stderr != "keygate: Conflict: A key that is revoked cannot be resumed: create a new one.\n" || r.stdout != "" {
+		t.Errorf("%+v", r)
+	}
+	if r := in.must("keys", "delete", k.ID, "--yes"); r.stdout != "" || r.stderr != k.ID+" is deleted.\n" {
+		t.Errorf("%+v", r)
+	}
+	for _, ref := range []string{k.ID, "billing"} {
+		if r := in.run("keys", "get", ref); r.code != exitNotFound || !strings.Contains(r.stderr, ref) {
+			t.Errorf("get %s: %+v", ref, r)
+		}
+	}
+
+	in.must("keys", "create", "--name", "second")
+	if r := in.run("keys", "pause", "second"); r.code != exitUsage || !strings.Contains(r.stderr, "several keys have the name") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestTenantCommands(t *testing.T) {
+	in := start(t)
+	org := decoded[admin.Organization](t, in.must("orgs", "create", "--slug", "acme", "--name", "Acme Inc.", "--plan", "pro", "-o", "json"))
+	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))
+	account := decoded[admin.CreatedAccount](t, in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner", "--space", "research", "-o", "json"))
+	if account.Grants[0].Space != space.ID || org.Plan != "pro" {
+		t.Errorf("%+v %+v", account, org)
+	}
+	k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "a", "--organization", "acme", "--space", "research", "--account", account.ID, "-o", "json"))
+	if k.Account != account.ID || k.Space != space.ID || k.Organization != org.ID {
+		t.Errorf("%+v", k)
+	}
+	for _, args := range [][]string{{"orgs", "list"}, {"orgs", "get", "acme"}, {"spaces", "list", "--organization", "acme"}, {"accounts", "list", "--organization", org.ID}} {
+		for _, format := range []string{"table", "json", "yaml"} {
+			if r := in.must(append(args, "-o", format)...); !strings.Contains(r.stdout, org.ID) || r.stderr != "" {
+				t.Errorf("%v -o %s: %+v", args, format, r)
+			}
+		}
+	}
+	if r := in.run("orgs", "create", "--slug", "acme"); r.code != exitRefused || !strings.Contains(r.stderr, "exists already") {
+		t.Errorf("%+v", r)
+	}
+	if r := in.run("spaces", "list", "--organization", "nope"); r.code != exitNotFound {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	in := start(t)
+	in.must("keys", "create", "--name", "plain")
+	plain := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "nobody", "-o", "json"))
+	with := func(url, key string) []string {
+		return []string{"KEYGATE_ADMIN_URL=" + url, "KEYGATE_ADMIN_KEY=" + key}
+	}
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }))
+	defer page.Close()
+	for _, tc := range []struct {
+		name   string
+		env    []string
+		args   []string
+		code   int
+		stderr []string // parts
+	}{
+		{"unknown command", in.env, []string{"sevre"}, exitUsage, []string{`no command "sevre"`, "did you mean serve?", "keygate --help"}},
+		{"unknown subcommand", in.env, []string{"keys", "lits"}, exitUsage, []string{"did you mean list?", "keygate keys --help"}},
+		{"no subcommand", in.env, []string{"keys"}, exitUsage, []string{"create, delete, generate"}},
+		{"unknown flag", in.env, []string{"keys", "list", "--colour"}, exitUsage, []string{"--colour"}},
+		{"unknown format", in.env, []string{"keys", "list", "-o", "xml"}, exitUsage, []string{"table, json and yaml"}},
+		{"missing argument", in.env, []string{"keys", "get"}, exitUsage, []string{"ID is missing"}},
+		{"argument too many", in.env, []string{"keys", "list", "x"}, exitUsage, []string{`"x"`}},
+		{"serve takes none", in.env, []string{"serve", "x"}, exitUsage, []string{`"x"`}},
+		{"missing flag", in.env, []string{"keys", "create"}, exitUsage, []string{"--name is missing"}},
+		{"empty flag", in.env, []string{"keys", "create", "--name", "a", "--organization", ""}, exitUsage, []string{"--organization is empty"}},
+		{"negative limit", in.env, []string{"keys", "list", "--limit", "-1"}, exitUsage, []string{"--limit"}},
+		{"delete without a terminal", in.env, []string{"keys", "delete", "plain"}, exitUsage, []string{"--yes"}},
+		{"revoke without a terminal", in.env, []string{"keys", "revoke", "plain"}, exitUsage, []string{"--yes"}},
+		{"no key", nil, []string{"keys", "list"}, exitConfig, []string{"KEYGATE_ADMIN_KEY is not set", "bootstrap-key"}},
+		{"bad URL", with("ftp://x", in.key), []string{"keys", "list"}, exitConfig, []string{"KEYGATE_ADMIN_URL"}},
+		{"key over a network in clear", with("http://keygate.example:9090", in.key), []string{"keys", "list"}, exitConfig, []string{"not sent", "KEYGATE_ADMIN_INSECURE=true"}},
+		{"nobody there", with("http://127.0.0.1:1", in.key), []string{"keys", "list"}, exitFailure, []string{"http://127.0.0.1:1", "Is keygate running?", "KEYGATE_ADMIN_URL"}},
+		{"another server", with(page.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL"}},
+		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
+		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:operator"}},
+		{
+			"wrong fields are named as flags", in.env, []string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"}, exitRefused,
+			[]string{"--allow-cidr: must be an address", "--expires: must be", "--permissions: names"},
+		},
+		{"not found", in.env, []string{"keys", "get", "key_1"}, exitNotFound, []string{`"key_1"`}},
+		{"bad prefix", []string{"KEYGATE_KEY_PREFIX=__"}, []string{"keys", "generate"}, exitConfig, []string{"KEYGATE_KEY_PREFIX"}},
+		{"bad configuration", []string{"KEYGATE_ADDR=x", "KEYGATE_NOPE=1", "LOG_LEVEL=loud"}, []string{"serve"}, exitConfig, []string{"KEYGATE_ADDR: ", "KEYGATE_NOPE: ", "LOG_LEVEL: "}},
+		{"bad configuration, without a command", []string{"KEYGATE_ADDR=x"}, nil, exitConfig, []string{"KEYGATE_ADDR: "}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := run(t, tc.env, tc.args...)
+			if r.code != tc.code || r.stdout != "" {
+				t.Errorf("exit %d, want %d; stdout %q; stderr %q", r.code, tc.code, r.stdout, r.stderr)
+			}
+			for _, part := range tc.stderr {
+				if !strings.Contains(r.stderr, part) {
+					t.Errorf("stderr %q, want %q in it", r.stderr, part)
+				}
+			}
+			if strings.Contains(r.stderr, in.key) {
+				t.Error("stderr shows the key")
+			}
+		})
+	}
+}
+
+func TestInsecureMustBeSaid(t *testing.T) {
+	env := []string{"KEYGATE_ADMIN_URL=http://keygate.invalid:9090", "KEYGATE_ADMIN_KEY=k", "KEYGATE_ADMIN_INSECURE=true"}
+	if r := run(t, env, "keys", "list"); r.code != exitFailure || !strings.Contains(r.stderr, "cannot be reached") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What the server sends is data: it cannot move the cursor or change the title
+// of somebody's terminal.
+func TestServerDataIsNotRaw(t *testing.T) {
+	const evil = "a\x1b]0;x\x07b\u009b2Jc\u202ed\U000e0041e\nf"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k := admin.Key{ID: "key_" + evil, Name: evil, Description: evil, Status: evil, Permissions: []string{evil}}
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/v1/keys/key_bad":
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusConflict)
+			_ = json.NewEncoder(w).Encode(map[string]any{"error": evil, "detail": evil})
+		case r.URL.Path == "/v1/keys":
+			_ = json.NewEncoder(w).Encode(admin.Page[admin.Key]{Items: []admin.Key{k}})
+		default:
+			_ = json.NewEncoder(w).Encode(k)
+		}
+	}))
+	defer s.Close()
+	env := []string{"KEYGATE_ADMIN_URL=" + s.URL, "KEYGATE_ADMIN_KEY=k"}
+	for _, args := range [][]string{
+		{"keys", "list"}, {"keys", "list", "-o", "json"}, {"keys", "list", "-o", "yaml"},
+		{"keys", "get", "key_1"}, {"keys", "get", "key_1", "-o", "json"}, {"keys", "get", "key_1", "-o", "yaml"},
+		{"keys", "get", "key_bad"}, {"keys", "get", evil}, {"keys", "delete", "key_1", "--yes"}, {evil},
+	} {
+		r := run(t, env, args...)
+		if out := r.stdout + r.stderr; strings.ContainsAny(out, "\x1b\x07\u009b\u202e\U000e0041") {
+			t.Errorf("%q: %q", args, out)
+		}
+	}
+	var k admin.Key
+	if r := run(t, env, "keys", "get", "key_1", "-o", "json"); json.Unmarshal([]byte(r.stdout), &k) != nil || k.Name != evil {
+		t.Errorf("escapes change the data: %q", k.Name)
+	}
+}
+
+// A terminal is asked; what is typed decides.
+func TestConfirmation(t *testing.T) {
+	in := start(t)
+	for typed, code := range map[string]int{"y\n": exitOK, " YES \n": exitOK, "n\n": exitFailure, "\n": exitFailure, "": exitFailure, "yesterday\n": exitFailure} {
+		k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "victim", "-o", "json"))
+		var stdout, stderr bytes.Buffer
+		a := &app{env: in.env, stdin: strings.NewReader(typed), stdout: &stdout, stderr: &stderr, terminal: func(any) bool { return true }}
+		if got := a.run(t.Context(), []string{"keys", "delete", k.ID}); got != code {
+			t.Errorf("typed %q: exit %d, want %d: %s", typed, got, code, &stderr)
+		}
+		if !strings.Contains(stderr.String(), `Delete the key "victim" (`+k.ID) {
+			t.Errorf("asked %q", &stderr)
+		}
+		gone := in.run("keys", "get", k.ID).code == exitNotFound
+		if gone != (code == exitOK) {
+			t.Errorf("typed %q: gone is %v", typed, gone)
+		}
+		if !gone {
+			in.must("keys", "delete", k.ID, "--yes")
+		}
+	}
+}
+
+// Somebody who thinks twice at the question can leave with Ctrl-C.
+func TestInterruptedQuestion(t *testing.T) {
+	in := start(t)
+	k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "a", "-o", "json"))
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, w := io.Pipe()
+	defer w.Close()
+	stderr := &notified{on: "[y/N]", then: cancel}
+	a := &app{env: in.env, stdin: stdin, stdout: io.Discard, stderr: stderr, terminal: func(any) bool { return true }}
+	if code := a.run(ctx, []string{"keys", "revoke", k.ID}); code != exitFailure || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// notified calls back when something was written.
+type notified struct {
+	bytes.Buffer
+	on   string
+	then func()
+}
+
+func (n *notified) Write(b []byte) (int, error) {
+	defer func() {
+		if strings.Contains(n.String(), n.on) {
+			n.then()
+		}
+	}()
+	return n.Buffer.Write(b)
+}
+
+func TestGenerate(t *testing.T) {
+	r := run(t, []string{"KEYGATE_KEY_PREFIX=acme_test", "PORT=nonsense"}, "keys", "generate")
+	f, err := keys.NewFormat("acme_test")
+	if err != nil || r.code != exitOK || !f.Valid(strings.TrimSpace(r.stdout)) || r.stderr != "" {
+		t.Errorf("%+v %v", r, err)
+	}
+	if again := run(t, nil, "keys", "generate"); !strings.HasPrefix(again.stdout, keys.DefaultPrefix+"_") {
+		t.Errorf("%+v", again)
+	}
+}

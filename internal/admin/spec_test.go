@@ -127,9 +127,9 @@ func TestExamplesAreAccepted(t *testing.T) {
 			t.Errorf("the example has the id %q where a real one is %q", pair[1], pair[0])
 		}
 	}
-	shown, real := fields(t, exampleCreatedKey), fields(t, k)
-	if fmt.Sprint(shown) != fmt.Sprint(real) {
-		t.Errorf("the example answer has %v, a real one %v", shown, real)
+	shown, actual := fields(t, exampleCreatedKey), fields(t, k)
+	if fmt.Sprint(shown) != fmt.Sprint(actual) {
+		t.Errorf("the example answer has %v, a real one %v", shown, actual)
 	}
 }
 

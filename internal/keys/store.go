@@ -18,7 +18,7 @@ type Store interface {
 	Apply(ctx context.Context, m Mutation) error
 
 	// Lookup finds a key by the hash of a presented secret, with all that a
-	// decision about it needs, in one round trip.
+	// decision about it needs, in one round trip and as of one instant.
 	Lookup(ctx context.Context, h Hash) (Found, error)
 
 	// Organization and Space take an id or a slug.
@@ -30,7 +30,8 @@ type Store interface {
 	Grants(ctx context.Context, account string) ([]Grant, error)
 
 	// Lists are in order of creation (ids sort by it), newest first; fewer
-	// than page.Limit records mean that it was the last page.
+	// than page.Limit records mean that it was the last page. The accounts of
+	// no organization are the operators'.
 	Organizations(ctx context.Context, page Page) ([]Organization, error)
 	Spaces(ctx context.Context, organization string, page Page) ([]Space, error)
 	Accounts(ctx context.Context, organization string, page Page) ([]Account, error)
@@ -43,15 +44,18 @@ type Store interface {
 	// Changes returns what changed after the cursor, oldest first, at most
 	// 1,000. With nothing to return it waits, at most for wait, and then
 	// answers an empty batch. The cursor FeedEnd starts at the present end, 0
-	// at the beginning; the answer to FeedEnd comes at once.
+	// at the beginning; the answer to FeedEnd comes at once. A cursor ahead of
+	// the end, as after an older backup was restored, is a gap too.
 	Changes(ctx context.Context, after int64, wait time.Duration) (ChangeBatch, error)
 
 	// RegisterPolicy gives a policy its number: the same digest as the last
-	// one registered keeps its number, another one gets the next.
+	// one registered keeps its number, another one gets the next, and by enters
+	// the audit log.
 	RegisterPolicy(ctx context.Context, digest string, by AuditEntry) (int64, error)
 
 	// Ping fails when the store cannot serve.
 	Ping(ctx context.Context) error
+	// Close ends what waits; later calls fail, but for Close.
 	Close() error
 }
 
@@ -61,7 +65,9 @@ const FeedEnd = -1
 // Mutation is one atomic change. A record's Version is the one that the change
 // is based on, 0 for a new record; the store writes Version+1. A record whose
 // stored version is another makes the whole mutation fail with ErrConflict; a
-// new record whose id, slug, hash or name (settings) is taken with *ExistsError.
+// record whose id, slug, hash or name (settings) is taken with *ExistsError,
+// whose Value for a hash is what may be shown of the secret. Deleted keys make
+// room for what the same mutation writes.
 type Mutation struct {
 	// At stamps the change and decides which keys count as expired.
 	At            time.Time
@@ -79,7 +85,7 @@ type Mutation struct {
 }
 
 // MaxKeys bounds the keys of an organization that are neither revoked nor
-// expired.
+// expired; a Max of Unlimited bounds nothing.
 type MaxKeys struct {
 	Organization string
 	Max          int
@@ -136,7 +142,8 @@ type Change struct {
 	Kind         Kind
 	ID           string
 	Organization string
-	// Version is the record's new one, 0 if it was deleted.
+	// Version is the record's new one, 0 if it was deleted. Grants do not
+	// raise their account's.
 	Version int64
 }
 

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"keygate/internal/keys"
 )
 
@@ -85,7 +83,6 @@ func TestDiskThatHangs(t *testing.T) {
 }
 
 func TestCloseWhileOthersWait(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	s := openStore(t, Options{Dir: t.TempDir()})
 	release := hold(t, s)
 	waiting := make(chan error)

@@ -99,7 +99,7 @@ func (s *Store) Changes(ctx context.Context, after int64, wait time.Duration) (k
 		case <-timer.C:
 			return batch, nil
 		case <-ctx.Done():
-			return keys.ChangeBatch{}, ended(ctx)
+			return keys.ChangeBatch{}, ctx.Err()
 		case <-s.closing:
 			return keys.ChangeBatch{}, ErrClosed
 		}

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -112,12 +111,4 @@ func refusal(err error) bool {
 	var tooMany *keys.TooManyKeysError
 	return errors.Is(err, keys.ErrConflict) || errors.Is(err, keys.ErrNotFound) ||
 		errors.As(err, &exists) || errors.As(err, &tooMany)
-}
-
-// ended reports a context's end as the context's own error.
-func ended(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return context.Cause(ctx)
 }

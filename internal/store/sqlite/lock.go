@@ -42,20 +42,15 @@ func lockDirectory(dir string) (*os.File, error) {
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 		return nil, &LockedError{Dir: dir, PID: pid}
 	}
-	if err == nil {
-		err = writePID(f)
-	}
 	if err != nil {
 		f.Close()
 		return nil, unusable(dir, err)
 	}
-	return f, nil
-}
-
-func writePID(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
+	// For the other process's message only: a full disk must not keep this one
+	// from starting.
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	if _, err := f.WriteAt([]byte(text), 0); err == nil {
+		_ = f.Truncate(int64(len(text)))
 	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return err
+	return f, nil
 }

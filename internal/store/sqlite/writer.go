@@ -51,7 +51,7 @@ func startWriter(conn *sql.Conn, closing <-chan struct{}, committed func()) *wri
 // submit has apply run in the next transaction and returns once it is durable
 // or refused. A context that ends before the change is taken up withdraws it.
 func (w *writer) submit(ctx context.Context, apply func(*tx) error) error {
-	if err := ended(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	r := &request{apply: apply, outcome: make(chan error, 1)}
@@ -60,7 +60,7 @@ func (w *writer) submit(ctx context.Context, apply func(*tx) error) error {
 	case <-w.closing:
 		return ErrClosed
 	case <-ctx.Done():
-		return ended(ctx)
+		return ctx.Err()
 	}
 	select {
 	case err := <-r.outcome:
@@ -73,7 +73,7 @@ func (w *writer) submit(ctx context.Context, apply func(*tx) error) error {
 	case err := <-r.outcome:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("the disk has not answered, so it is not known whether the change was stored: %w", ended(ctx))
+		return fmt.Errorf("the disk has not answered, so it is not known whether the change was stored: %w", ctx.Err())
 	}
 }
 

@@ -134,7 +134,6 @@ func feedWaits(w *world) {
 		}()
 	}
 	time.Sleep(20 * time.Millisecond) // most likely they wait by now; if not, they find the change
-	start = time.Now()
 	w.apply(keys.Mutation{Settings: []keys.Setting{{Name: "wake"}}})
 	for range waiting {
 		select {

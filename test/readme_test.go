@@ -1,0 +1,92 @@
+package test
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestReadmeTour runs the blocks of the README's tour in one shell, as a reader
+// would. Only the ports and the places under /tmp are others than written, so
+// that the test disturbs nothing that runs on the machine.
+func TestReadmeTour(t *testing.T) {
+	dir := t.TempDir()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tour, found := strings.Cut(string(readme), "## Five-minute tour")
+	tour, _, ended := strings.Cut(tour, "\n## ")
+	if !found || !ended {
+		t.Fatal("the README has no section \"Five-minute tour\"")
+	}
+	var script strings.Builder
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(tour, -1) {
+		script.WriteString(block[1])
+	}
+	policy, err := os.ReadFile("../docs/tour/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, admin, api := freePort(t), freePort(t), freePort(t)
+	ports := strings.NewReplacer("8080", gate, "9001", api)
+	policyFile := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(policyFile, []byte(ports.Replace(string(policy))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	places := strings.NewReplacer("docs/tour/policy.yaml", policyFile, "/tmp/", dir+"/")
+	text := places.Replace(ports.Replace(script.String()))
+
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", text)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "KEYGATE_ADDR=127.0.0.1:"+gate, "KEYGATE_ADMIN_ADDR=127.0.0.1:"+admin, "KEYGATE_ADMIN_URL=http://127.0.0.1:"+admin)
+	// Its own process group: whatever a failed tour leaves behind ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	if err != nil {
+		log, _ := os.ReadFile(filepath.Join(dir, "keygate.log"))
+		t.Fatalf("%v\n%s\n%s", err, out, log)
+	}
+	// What the reader must have seen, in this order.
+	want := regexp.MustCompile(`(?s)` + strings.Join([]string{
+		`reporting +kg_live_….{4} +active`,
+		`"x-keygate-organization-slug": "acme"`,
+		`API key is missing`,
+		`the API key lacks orders:write`,
+		`\n404\n`,
+		`orders:write`,
+		`\n200\n403\n`,
+		`200 200 200 429 \n200\n`,
+		`\n401\n200\n401\n`,
+	}, `.*`))
+	if !want.Match(out) {
+		t.Errorf("the tour printed\n%s", out)
+	}
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}

@@ -69,7 +69,7 @@ func TestReadmeTour(t *testing.T) {
 		`orders:write`,
 		`\n200\n403\n`,
 		`200 200 200 429 \n200\n`,
-		`\n401\n200\n401\n`,
+		`401\n200\n401\n`,
 	}, `.*`))
 	if !want.Match(out) {
 		t.Errorf("the tour printed\n%s", out)

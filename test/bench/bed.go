@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+)
+
+// subject is a process that forwards requests, and how it is called.
+type subject struct {
+	name  string
+	child *child
+	target
+}
+
+// pair is two subjects that are measured against each other, side by side.
+type pair struct {
+	name      string
+	reference subject
+	subject   subject
+	open      bool // whether the open loop is measured too
+	results   [modes][]result
+}
+
+// bed is everything that runs while measurements are made.
+type bed struct {
+	dir      string
+	binary   string
+	upstream string
+	children []*child
+	all      []pair
+	versions []string
+}
+
+func newBed(ctx context.Context, o options) (_ *bed, err error) {
+	b := &bed{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if b.dir, err = os.MkdirTemp("", "keygate-bench-*"); err != nil {
+		return nil, err
+	}
+	var peers []peer
+	if o.peers { // first, because they may be missing
+		if peers, err = findPeers(); err != nil {
+			return nil, err
+		}
+	}
+	if b.binary = o.binary; b.binary == "" {
+		if b.binary, err = buildKeygate(ctx, b.dir); err != nil {
+			return nil, err
+		}
+	}
+	b.versions = []string{versionOf(ctx, b.binary, "version"), runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}
+	if b.upstream, err = b.server(roleUpstream); err != nil {
+		return nil, err
+	}
+	if err := b.startSubjects(ctx, o, peers); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// startSubjects starts and checks all that is measured, and says what is
+// measured against what.
+func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error {
+	const json, quiet = "info", "warn"
+	logged, err := b.gateway(ctx, "keygate", b.binary, json, "one", "four", "none")
+	if err != nil {
+		return err
+	}
+	silent, err := b.gateway(ctx, "keygate", b.binary, quiet, "one", "none")
+	if err != nil {
+		return err
+	}
+	keygate := logged.subject("keygate", "one")
+	var references [2]subject
+	for i := range references {
+		addr, err := b.server(roleReference, b.upstream)
+		if err != nil {
+			return err
+		}
+		// The very requests that keygate gets.
+		references[i] = subject{name: roleReference, child: b.last(), target: target{addr, keygate.Requests}}
+		if err := checkForwards(ctx, references[i]); err != nil {
+			return err
+		}
+	}
+	reference := references[0]
+	b.all = []pair{
+		{name: "reference against itself", reference: reference, subject: references[1], open: true},
+		{name: "keygate: one limit, access log", reference: reference, subject: keygate, open: true},
+		{name: "keygate: one limit, no access log", reference: reference, subject: silent.subject("keygate", "one")},
+		{name: "keygate: four limits, access log", reference: reference, subject: logged.subject("keygate", "four")},
+		{name: "keygate: no limit, access log", reference: reference, subject: logged.subject("keygate", "none")},
+		{name: "keygate: no limit, no access log", reference: reference, subject: silent.subject("keygate", "none")},
+	}
+	for _, p := range peers {
+		s, err := b.peer(ctx, p, silent.secret["one"])
+		if err != nil {
+			return err
+		}
+		b.all = append(b.all,
+			pair{name: "keygate, no access log, against " + p.what, reference: s, subject: silent.subject("keygate", "one"), open: true})
+	}
+	if o.against != "" {
+		other, err := b.gateway(ctx, "other keygate", o.against, json, "one")
+		if err != nil {
+			return err
+		}
+		b.all = append(b.all, pair{name: "keygate against the other binary", reference: other.subject("other keygate", "one"), subject: keygate, open: true})
+	}
+	return nil
+}
+
+// gateway starts a keygate that was checked for each plan.
+func (b *bed) gateway(ctx context.Context, name, binary, logLevel string, plans ...string) (*gateway, error) {
+	g, err := startKeygate(ctx, name, binary, b.dir, b.upstream, logLevel, plans...)
+	if g != nil {
+		b.children = append(b.children, g.child)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, plan := range plans {
+		if err := checkGateway(ctx, g, plan); err != nil {
+			return nil, fmt.Errorf("%s, plan %q: %w", name, plan, err)
+		}
+	}
+	return g, nil
+}
+
+func (g *gateway) subject(name, plan string) subject {
+	return subject{name: name, child: g.child, target: target{g.addr, requests(g.secret[plan])}}
+}
+
+// requests are what the load generator sends: one for each key.
+func requests(secrets []string) []string {
+	var all []string
+	for _, secret := range secrets {
+		all = append(all, "GET "+path+" HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\nAuthorization: Bearer "+secret+"\r\n\r\n")
+	}
+	return all
+}
+
+// server starts this program in a role and returns its address.
+func (b *bed) server(role string, args ...string) (string, error) {
+	c, addr, err := startServer(role, args...)
+	if err != nil {
+		return "", err
+	}
+	b.children = append(b.children, c)
+	return addr, nil
+}
+
+// last is the child that was started last.
+func (b *bed) last() *child { return b.children[len(b.children)-1] }
+
+// close ends all children, the last one first, and removes their files.
+func (b *bed) close() error {
+	var errs []error
+	for _, c := range slices.Backward(b.children) {
+		errs = append(errs, c.stop())
+	}
+	if b.dir != "" {
+		errs = append(errs, os.RemoveAll(b.dir))
+	}
+	return errors.Join(errs...)
+}

@@ -34,7 +34,9 @@ func newLoggers(w io.Writer, level zapcore.Level, format string) *loggers {
 		enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
-	out := zapcore.Lock(zapcore.AddSync(w))
+	// Not even a file is synced: pipes and terminals answer that with an error,
+	// and a log that outlives a power failure is its collector's matter.
+	out := zapcore.Lock(zapcore.AddSync(struct{ io.Writer }{w}))
 	buffer := &zapcore.BufferedWriteSyncer{WS: out, Size: accessBuffer, FlushInterval: accessFlush}
 	return &loggers{
 		app:    zap.New(zapcore.NewCore(encoder, out, level)),

@@ -118,10 +118,6 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	cleanUp.add(stopFeed)
-	first, err := bootstrap(ctx, o, service, log)
-	if err != nil {
-		return err
-	}
 
 	health := &health{ping: store.Ping, policy: policy, unknownPlans: gate.UnknownPlans}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
@@ -140,6 +136,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	proxyListener, err := listen(ctx, "proxy", o.Config.Addr, gate, log)
 	if err != nil {
 		return errors.Join(err, adminListener.Close())
+	}
+	// Only a start that has its ports makes the first keys: they are shown once,
+	// and one that fails after that would take them with it.
+	first, err := bootstrap(ctx, o, service, log)
+	if err != nil {
+		return errors.Join(err, adminListener.Close(), proxyListener.Close())
 	}
 
 	failed := make(chan error, 2)

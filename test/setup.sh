@@ -19,6 +19,8 @@ need() {
 
 has() { command -v "$1" >/dev/null; }
 
+has_redis() { has redis-server && has redis-sentinel; }
+
 # The race detector links with C: the compiler alone, without the C library's
 # headers, is not enough.
 compiles_c() {
@@ -40,6 +42,7 @@ check() {
 	missing=()
 	packages=()
 	need "git" "git" has git
+	need "redis-server and redis-sentinel, for the tests of what keygate keeps in Redis" "redis-server redis-sentinel" has_redis
 	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
 }
 
@@ -52,9 +55,9 @@ tell() {
 	cat >&2 <<-END
 		Install it and try again:
 		  Debian, Ubuntu  sudo apt-get install ${packages[*]}
-		  Fedora          sudo dnf install git gcc glibc-devel
-		  Alpine          apk add git gcc musl-dev
-		  macOS           xcode-select --install
+		  Fedora          sudo dnf install git gcc glibc-devel redis
+		  Alpine          apk add git gcc musl-dev redis
+		  macOS           xcode-select --install; brew install redis
 	END
 	exit 1
 }

@@ -20,8 +20,6 @@ const (
 	maxUnknown = 16_384
 	// maxSpaces bounds the remembered answers to "which space is this?".
 	maxSpaces = 65_536
-	// lookupTimeout bounds a store lookup, whose callers wait together.
-	lookupTimeout = 2 * time.Second
 )
 
 // Lookups is what the cache asks the store for.
@@ -41,16 +39,25 @@ type cache struct {
 	spaces  *otter.Cache[spaceRef, spaceEntry]
 	flights singleflight.Group
 	stats   Stats
+
+	timeout  time.Duration // of one lookup, whose callers wait together
+	freshFor time.Duration // 0: every change is made by this process
+	start    time.Time
+	fresh    atomic.Int64 // nanoseconds after start as of which no change was missed
 }
 
 // Stats counts what the cache did. All fields only grow.
 type Stats struct {
 	Hits, Misses, UnknownHits, Failures, Flushes atomic.Uint64
+	// Verified counts keys in memory that were asked of the store all the same
+	// because the change feed was silent; Outage those that served without.
+	Verified, Outage atomic.Uint64
 }
 
 type entry struct {
-	found keys.Found
-	stamp stamp
+	found   keys.Found
+	stamp   stamp
+	fetched time.Time
 	// principal is what the key amounts to under the policy last used.
 	principal atomic.Pointer[Principal]
 }
@@ -68,30 +75,61 @@ type spaceEntry struct {
 	until time.Time // for none
 }
 
-func newCache(store Lookups, size int, now func() time.Time) *cache {
+func newCache(o Options) *cache {
 	return &cache{
-		store:   store,
-		now:     now,
+		store:   o.Store,
+		now:     o.Now,
+		timeout: o.LookupTimeout, freshFor: o.FreshFor, start: o.Now(),
 		stamps:  newStamps(),
-		found:   otter.Must(&otter.Options[keys.Hash, *entry]{MaximumSize: size}),
+		found:   otter.Must(&otter.Options[keys.Hash, *entry]{MaximumSize: o.CacheKeys}),
 		unknown: otter.Must(&otter.Options[keys.Hash, unknown]{MaximumSize: maxUnknown}),
 		spaces:  otter.Must(&otter.Options[spaceRef, spaceEntry]{MaximumSize: maxSpaces}),
 	}
 }
 
 // key returns what the store has under the hash; nil without an error means
-// that it has nothing.
+// that it has nothing. With an error comes what is remembered, if anything is:
+// it was not changed as far as this replica knows.
 func (c *cache) key(ctx context.Context, h keys.Hash) (*entry, error) {
-	if e, ok := c.found.GetIfPresent(h); ok && c.stamps.holds(&e.stamp) {
-		c.stats.Hits.Add(1)
-		return e, nil
+	e, ok := c.found.GetIfPresent(h)
+	if ok = ok && c.stamps.holds(&e.stamp); ok {
+		if c.isFresh() {
+			c.stats.Hits.Add(1)
+			return e, nil
+		}
+		c.stats.Verified.Add(1)
+		verified, err := c.fetch(ctx, h)
+		if err != nil {
+			return e, err
+		}
+		return verified, nil
 	}
-	if u, ok := c.unknown.GetIfPresent(h); ok && u.created == c.stamps.created.Load() && c.now().Before(u.until) {
+	if u, ok := c.unknown.GetIfPresent(h); ok && c.isFresh() && u.created == c.stamps.created.Load() && c.now().Before(u.until) {
 		c.stats.UnknownHits.Add(1)
 		return nil, nil
 	}
 	c.stats.Misses.Add(1)
 	return c.fetch(ctx, h)
+}
+
+// isFresh reports whether the change feed has spoken lately enough for what is
+// remembered to be trusted.
+func (c *cache) isFresh() bool { return c.freshFor == 0 || c.sinceFresh() <= c.freshFor }
+
+func (c *cache) sinceFresh() time.Duration {
+	return c.now().Sub(c.start) - time.Duration(c.fresh.Load())
+}
+
+// spoke notes that all changes made before at have been seen.
+func (c *cache) spoke(at time.Time) { c.fresh.Store(int64(at.Sub(c.start))) }
+
+// age is how long ago the entry was last known to be what the store has.
+func (c *cache) age(e *entry) time.Duration {
+	age := c.now().Sub(e.fetched)
+	if c.freshFor > 0 {
+		age = min(age, c.sinceFresh())
+	}
+	return age
 }
 
 // fetch asks the store once for all who miss the same key at the same time.
@@ -101,7 +139,7 @@ func (c *cache) fetch(ctx context.Context, h keys.Hash) (*entry, error) {
 	flight := string(binary.BigEndian.AppendUint64(h[:], epoch))
 	result := c.flights.DoChan(flight, func() (any, error) {
 		// The first to ask may go away; the others still wait.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 		defer cancel()
 		return c.lookup(ctx, h, epoch)
 	})
@@ -115,7 +153,7 @@ func (c *cache) fetch(ctx context.Context, h keys.Hash) (*entry, error) {
 }
 
 func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, error) {
-	created := c.stamps.created.Load()
+	created, asked := c.stamps.created.Load(), c.now()
 	found, err := c.store.Lookup(ctx, h)
 	if errors.Is(err, keys.ErrNotFound) {
 		c.unknown.Set(h, unknown{until: c.now().Add(unknownFor), created: created})
@@ -125,7 +163,7 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 		c.stats.Failures.Add(1)
 		return nil, err
 	}
-	e := &entry{found: found, stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
+	e := &entry{found: found, fetched: asked, stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
 	if c.stamps.epoch.Load() == epoch {
 		c.found.Set(h, e)
 	}
@@ -135,11 +173,11 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 // space returns the space that a request names by id or slug, or nil.
 func (c *cache) space(ctx context.Context, organization, ref string) (*keys.Space, error) {
 	at := spaceRef{organization, ref}
-	if e, ok := c.spaces.GetIfPresent(at); ok && c.stamps.holds(&e.stamp) && (e.space != nil || c.now().Before(e.until)) {
+	if e, ok := c.spaces.GetIfPresent(at); ok && c.isFresh() && c.stamps.holds(&e.stamp) && (e.space != nil || c.now().Before(e.until)) {
 		return e.space, nil
 	}
 	epoch := c.stamps.epoch.Load()
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	space, err := c.store.Space(ctx, organization, ref)
 	e := spaceEntry{space: &space, stamp: c.stamps.take(organization)}

@@ -62,8 +62,12 @@ type fixture struct {
 	store  *fakeStore
 	policy *keys.Policy
 	format keys.Format
-	now    atomic.Int64
+	nanos  atomic.Int64
 }
+
+func (f *fixture) now() time.Time { return time.Unix(0, f.nanos.Load()) }
+
+func (f *fixture) advance(d time.Duration) { f.nanos.Add(int64(d)) }
 
 func newFixture(t testing.TB) *fixture {
 	format, err := keys.NewFormat(keys.DefaultPrefix)
@@ -79,8 +83,8 @@ func newFixture(t testing.TB) *fixture {
 		policy: &keys.Policy{Catalogue: catalogue, Roles: keys.BuiltinRoles(), Plans: keys.BuiltinPlans(), DefaultPlan: keys.PlanFree},
 		format: format,
 	}
-	f.now.Store(time.Now().UnixNano())
-	f.Authenticator = New(Options{Store: f.store, Format: format, CacheKeys: 100, Now: func() time.Time { return time.Unix(0, f.now.Load()) }})
+	f.nanos.Store(time.Now().UnixNano())
+	f.Authenticator = New(Options{Store: f.store, Format: format, CacheKeys: 100, LookupTimeout: time.Second, Now: f.now})
 	return f
 }
 
@@ -118,7 +122,7 @@ func TestUnknownKeysAreRememberedForSeconds(t *testing.T) {
 	if n := f.store.lookups.Load(); n != 1 {
 		t.Errorf("%d lookups, want 1", n)
 	}
-	f.now.Add(int64(unknownFor))
+	f.advance(unknownFor)
 	f.reason(secret)
 	if n := f.store.lookups.Load(); n != 2 {
 		t.Errorf("%d lookups after the time of remembering, want 2", n)
@@ -237,13 +241,13 @@ func TestExpiryCountsFromItsInstant(t *testing.T) {
 	f := newFixture(t)
 	secret := f.format.Generate()
 	k := someKey
-	k.ExpiresAt = time.Unix(0, f.now.Load()).Add(time.Hour)
+	k.ExpiresAt = f.now().Add(time.Hour)
 	f.store.put(secret, k)
-	f.now.Add(int64(time.Hour) - 1)
+	f.advance(time.Hour - 1)
 	if got := f.reason(secret); got != 0 {
 		t.Errorf("a nanosecond before: reason %d", got)
 	}
-	f.now.Add(1)
+	f.advance(1)
 	if got := f.reason(secret); got != KeyExpired {
 		t.Errorf("at the instant: reason %d", got)
 	}
@@ -294,13 +298,12 @@ func TestFollow(t *testing.T) {
 	go func() { f.Follow(ctx, feed{steps}, started); close(ended) }()
 	steps <- func() (keys.ChangeBatch, error) { return keys.ChangeBatch{Next: 7}, nil }
 	<-started
-	n := f.store.lookups.Load()
+	var n int64
 	for name, step := range map[string]func() (keys.ChangeBatch, error){
 		"change": func() (keys.ChangeBatch, error) {
 			return keys.ChangeBatch{Next: 8, Changes: []keys.Change{{Kind: keys.KindKey, ID: someKey.ID, Version: 2}}}, nil
 		},
-		"gap":     func() (keys.ChangeBatch, error) { return keys.ChangeBatch{Next: 9, Gap: true}, nil },
-		"failure": func() (keys.ChangeBatch, error) { return keys.ChangeBatch{}, errors.New("gone") },
+		"gap": func() (keys.ChangeBatch, error) { return keys.ChangeBatch{Next: 9, Gap: true}, nil },
 	} {
 		f.reason(secret)
 		n = f.store.lookups.Load()
@@ -314,6 +317,73 @@ func TestFollow(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestSilentFeed: while the feed says nothing, keys in memory are asked of the
+// store each time, and nothing is refused for it.
+func TestSilentFeed(t *testing.T) {
+	f := newFixture(t)
+	f.cache.freshFor = time.Second
+	f.cache.spoke(f.now())
+	secret := f.format.Generate()
+	f.store.put(secret, someKey)
+	asked := func() int64 { f.reason(secret); return f.store.lookups.Load() }
+	n := asked()
+	f.advance(time.Second)
+	if got := asked(); got != n {
+		t.Errorf("%d lookups within the time of trust", got-n)
+	}
+	f.advance(1)
+	if got := asked(); got != n+1 {
+		t.Errorf("%d lookups after it, want 1", got-n)
+	}
+	revoked := someKey
+	revoked.RevokedAt = f.now()
+	f.store.put(secret, revoked) // and the feed does not tell
+	if got := f.reason(secret); got != KeyRevoked {
+		t.Errorf("reason %d, want %d", got, KeyRevoked)
+	}
+	f.cache.spoke(f.now())
+	n = f.store.lookups.Load()
+	if got := asked(); got != n {
+		t.Error("the feed speaks again and the store was asked")
+	}
+}
+
+// TestStoreOutage: what a remembered key may do without the store is its plan's
+// matter; an unknown one is never called invalid.
+func TestStoreOutage(t *testing.T) {
+	f := newFixture(t)
+	f.cache.freshFor = time.Second
+	f.cache.spoke(f.now())
+	patient := keys.BuiltinPlans()["free"]
+	patient.Outage.Keys = time.Minute
+	f.policy.Plans["free"] = patient
+	free, strict := f.format.Generate(), f.format.Generate()
+	f.store.put(free, someKey)
+	other := someKey
+	other.ID, other.Plan = "key_2", "pro"
+	f.store.put(strict, other)
+	f.reason(free)
+	f.reason(strict)
+	f.store.err = errors.New("gone")
+	f.advance(time.Minute)
+	if got := f.reason(free); got != 0 {
+		t.Errorf("within outage.keys: reason %d", got)
+	}
+	if got := f.reason(strict); got != Unavailable {
+		t.Errorf("a plan without outage.keys: reason %d", got)
+	}
+	if got := f.reason(f.format.Generate()); got != Unavailable {
+		t.Errorf("an unknown key: reason %d", got)
+	}
+	f.advance(1)
+	if got := f.reason(free); got != Unavailable {
+		t.Errorf("after outage.keys: reason %d", got)
+	}
+	if f.Stats().Outage.Load() != 1 {
+		t.Errorf("%d requests counted", f.Stats().Outage.Load())
+	}
 }
 
 func BenchmarkAuthenticate(b *testing.B) {

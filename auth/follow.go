@@ -13,44 +13,47 @@ type Feed interface {
 }
 
 const (
-	feedWait  = 10 * time.Second
-	feedRetry = 250 * time.Millisecond
+	// feedWait is how long a read of the feed waits for a change. Each answer,
+	// empty or not, proves that nothing was missed when it was asked for.
+	feedWait  = 250 * time.Millisecond
+	feedRetry = 100 * time.Millisecond
 )
 
 // Changed drops what is remembered about a changed record. The replica that
 // makes a change calls it before the change is acknowledged.
 func (a *Authenticator) Changed(c keys.Change) { a.cache.stamps.changed(c) }
 
-// Follow reads the feed until ctx ends. After a failed read nothing that was
-// remembered is trusted any more, since a change may have been missed.
-// started, if not nil, is closed when changes from then on will be seen.
+// Follow reads the feed until ctx ends. While reads fail, what is remembered is
+// trusted for FreshFor; the next good read continues where the last one ended,
+// so nothing is missed. Where it cannot, everything is forgotten. started, if
+// not nil, is closed when changes from then on will be seen.
 func (a *Authenticator) Follow(ctx context.Context, feed Feed, started chan<- struct{}) {
 	cursor := int64(keys.FeedEnd)
 	wait := time.Duration(0) // the first read only fixes the cursor
 	for ctx.Err() == nil {
+		asked := a.now()
 		batch, err := feed.Changes(ctx, cursor, wait)
 		if err != nil {
-			a.flush()
 			sleep(ctx, feedRetry)
 			continue
 		}
-		if batch.Gap || cursor == keys.FeedEnd {
-			a.flush()
+		switch {
+		case cursor == keys.FeedEnd:
+			a.cache.stamps.flush() // what was remembered before the feed was read
+		case batch.Gap:
+			a.cache.stats.Flushes.Add(1)
+			a.cache.stamps.flush()
 		}
 		for _, c := range batch.Changes {
 			a.Changed(c)
 		}
+		a.cache.spoke(asked)
 		cursor, wait = batch.Next, feedWait
 		if started != nil {
 			close(started)
 			started = nil
 		}
 	}
-}
-
-func (a *Authenticator) flush() {
-	a.cache.stats.Flushes.Add(1)
-	a.cache.stamps.flush()
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -15,8 +15,17 @@ type Options struct {
 	Format keys.Format
 	// CacheKeys bounds how many keys are remembered.
 	CacheKeys int
-	Now       func() time.Time
+	// FreshFor is how long what is remembered may be trusted after the change
+	// feed was last read; 0 where this process makes all changes itself.
+	FreshFor time.Duration
+	// LookupTimeout bounds what a request waits for the store;
+	// DefaultLookupTimeout if 0.
+	LookupTimeout time.Duration
+	Now           func() time.Time
 }
+
+// DefaultLookupTimeout suits a store on the same machine.
+const DefaultLookupTimeout = 2 * time.Second
 
 // Authenticator finds the Principal behind a credential.
 type Authenticator struct {
@@ -27,7 +36,10 @@ type Authenticator struct {
 
 // New returns an Authenticator with an empty cache.
 func New(o Options) *Authenticator {
-	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o.Store, o.CacheKeys, o.Now)}
+	if o.LookupTimeout == 0 {
+		o.LookupTimeout = DefaultLookupTimeout
+	}
+	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o)}
 }
 
 // Stats counts what the key cache did.
@@ -84,6 +96,10 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *
 		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
 	}
 	e, err := a.cache.key(ctx, keys.HashSecret(token))
+	if err != nil && a.servesWithoutStore(e, policy) {
+		a.cache.stats.Outage.Add(1)
+		err = nil
+	}
 	if err != nil {
 		r := refuse(Unavailable, "The API key could not be checked at the moment. Try again shortly.")
 		r.Err = err
@@ -101,6 +117,16 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *
 		e.principal.Store(p)
 	}
 	return p, nil
+}
+
+// servesWithoutStore reports whether a remembered key may be used while the
+// store cannot be asked: its plan says so, and for how long.
+func (a *Authenticator) servesWithoutStore(e *entry, policy *keys.Policy) bool {
+	if e == nil {
+		return false
+	}
+	plan, _ := policy.PlanOf(e.found.Organization.Plan, e.found.Key.Plan)
+	return e.found.Organization.ID != "" && a.cache.age(e) <= plan.Outage.Keys
 }
 
 // state reports why the key cannot be used at this instant, or nil.

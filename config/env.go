@@ -23,7 +23,9 @@ type Config struct {
 	Addr           string         `env:"KEYGATE_ADDR" envDefault:":8080" allowed:"host:port, or :port for all interfaces" doc:"Address on which the proxy listens."`
 	AdminAddr      string         `env:"KEYGATE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" allowed:"host:port, or :port for all interfaces" doc:"Address of the management API, the dashboard, health checks and metrics."`
 	AdminInsecure  bool           `env:"KEYGATE_ADMIN_INSECURE" envDefault:"false" allowed:"true or false" doc:"Lets the management address be other than loopback although it is plain HTTP. Administrator keys then cross that network in clear."`
-	DataDir        string         `env:"KEYGATE_DATA_DIR" envDefault:"./data" allowed:"a directory; it is created if it is missing" doc:"Where the embedded store keeps keys, accounts and usage."`
+	DataDir        string         `env:"KEYGATE_DATA_DIR" envDefault:"./data" allowed:"a directory; it is created if it is missing" doc:"Where the embedded store keeps keys, accounts and usage. With REDIS_URL there is none unless it is set; generated keys are then written there."`
+	RedisURL       Secret         `env:"REDIS_URL" allowed:"a redis, rediss, unix, redis+sentinel or redis+cluster URL; not together with REDIS_URL_FILE" doc:"Redis through which any number of replicas share keys, limits and revocations. Without it one replica runs on the embedded store."`
+	RedisFile      string         `env:"REDIS_URL_FILE" allowed:"the path of a file that holds such a URL; not together with REDIS_URL" doc:"Path of a file that holds the URL of Redis."`
 	Upstream       *url.URL       `env:"KEYGATE_UPSTREAM" allowed:"an http or https URL without credentials, query and fragment" doc:"The API that keygate stands in front of, for routes that name no upstream. Without it and without a policy a small demonstration API answers."`
 	Policy         string         `env:"KEYGATE_POLICY" allowed:"the YAML of a policy, at most 4 MiB; not together with KEYGATE_POLICY_FILE" doc:"The policy itself."`
 	PolicyFile     string         `env:"KEYGATE_POLICY_FILE" allowed:"the path of a policy file, at most 4 MiB; not together with KEYGATE_POLICY" doc:"Path of the policy file. Without a policy every path is forwarded for any valid key."`
@@ -44,7 +46,6 @@ type Config struct {
 // later are variables whose names are taken but which nothing reads yet:
 // silently ignoring REQUIRE_HTTPS would be worse than refusing it.
 var later = []string{
-	"REDIS_URL", "REDIS_URL_FILE",
 	"KEYGATE_ADMIN_TLS_CERT", "KEYGATE_ADMIN_TLS_KEY",
 	"KEYGATE_TLS_CERT", "KEYGATE_TLS_KEY", "KEYGATE_REQUIRE_HTTPS",
 }
@@ -71,6 +72,10 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	}
 
 	c.checkListeners(r)
+	r.secret("REDIS_URL", &c.RedisURL, c.RedisFile)
+	if c.RedisURL != "" && !c.set["KEYGATE_DATA_DIR"] {
+		c.DataDir = ""
+	}
 	r.exclusive("KEYGATE_POLICY", "KEYGATE_POLICY_FILE")
 	r.check("KEYGATE_POLICY", len(c.Policy) <= maxPolicy, "is larger than 4 MiB")
 	c.checkBootstrapKey(r)

@@ -80,6 +80,8 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_ADMIN_ADDR=[::]:9090 default=false",
 		"KEYGATE_ADMIN_INSECURE=true default=false",
 		"KEYGATE_DATA_DIR=/data default=false",
+		"REDIS_URL= default=true",
+		"REDIS_URL_FILE= default=true",
 		"KEYGATE_UPSTREAM=https://api.example.com/base default=false",
 		"KEYGATE_POLICY= default=true",
 		"KEYGATE_POLICY_FILE=policy.yaml default=false",
@@ -205,9 +207,6 @@ func TestBadEnvironments(t *testing.T) {
 			`KEYGATE_ADMIN_ADDR: ":1"` + exposed,
 			`KEYGATE_ADMIN_INSECURE: is set but empty: unset it or give it a value; allowed: true or false`,
 		},
-		"REDIS_URL=redis://:pass@h REDIS_URL_FILE=pass": {
-			`REDIS_URL: is not supported yet: unset it`, `REDIS_URL_FILE: is not supported yet: unset it`,
-		},
 		"KEYGATE_TLS_CERT=a KEYGATE_TLS_KEY=b KEYGATE_ADMIN_TLS_CERT=c KEYGATE_ADMIN_TLS_KEY=d KEYGATE_REQUIRE_HTTPS=true": {
 			`KEYGATE_ADMIN_TLS_CERT: is not supported yet: unset it`, `KEYGATE_ADMIN_TLS_KEY: is not supported yet: unset it`,
 			`KEYGATE_TLS_CERT: is not supported yet: unset it`, `KEYGATE_TLS_KEY: is not supported yet: unset it`,
@@ -239,6 +238,26 @@ func TestBadEnvironments(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRedis: with Redis nothing is kept on disk unless a directory is asked for,
+// and the URL, which holds a password, is shown nowhere.
+func TestRedis(t *testing.T) {
+	c, _, err := FromEnv([]string{"REDIS_URL=rediss://:pass@redis:6379"})
+	if err != nil || c.RedisURL.Reveal() != "rediss://:pass@redis:6379" || c.DataDir != "" {
+		t.Fatalf("%+v %v", c, err)
+	}
+	if shown := fmt.Sprintf("%+v %#v", c, c.Describe()); strings.Contains(shown, "pass@") {
+		t.Errorf("shown: %s", shown)
+	}
+	c, _, err = FromEnv([]string{"REDIS_URL=redis://redis", "KEYGATE_DATA_DIR=/data"})
+	if err != nil || c.DataDir != "/data" {
+		t.Fatalf("%+v %v", c, err)
+	}
+	_, _, err = FromEnv([]string{"REDIS_URL=redis://:pass@h", "REDIS_URL_FILE=f"})
+	if err == nil || strings.Contains(err.Error(), "pass") {
+		t.Errorf("both: %v", err)
 	}
 }
 

@@ -40,7 +40,7 @@ func (d *decoder) plan(e entry) keys.Plan {
 		}
 	}
 	if v, ok := fields["outage"]; ok {
-		d.outage(v)
+		plan.Outage = d.outage(v)
 	}
 	return plan
 }
@@ -134,14 +134,14 @@ func (d *decoder) timezone(v value, calendar bool) {
 	}
 }
 
-func (d *decoder) outage(v value) {
-	before := len(d.problems)
+func (d *decoder) outage(v value) (o keys.Outage) {
 	fields, _ := d.fields(v, form{optional: []string{"mode", "keys"}})
 	if v, ok := fields["mode"]; ok {
 		d.choice(v, "strict", "open")
+		o.Open = v.node.Value == "open"
 	}
 	if v, ok := fields["keys"]; ok {
-		d.between(v, 0, 24*time.Hour)
+		o.Keys = d.between(v, 0, 24*time.Hour)
 	}
-	d.later(before, v)
+	return o
 }

@@ -78,7 +78,7 @@ func TestExampleIsRefusedForWhatIsNotSupportedYet(t *testing.T) {
 	}
 	want := []string{
 		"upstreams.vault.targets[1]", "upstreams.vault.balance", "upstreams.vault.health", "upstreams.vault.timeouts",
-		"plans.metered.limits[1].shared", "plans.metered.limits[2].per", "plans.metered.limits[2].timezone", "plans.metered.outage",
+		"plans.metered.limits[1].shared", "plans.metered.limits[2].per", "plans.metered.limits[2].timezone",
 		"routes[1].cost",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -83,10 +83,12 @@ func (d *decoder) duration(v value) (time.Duration, bool) {
 }
 
 // between wants a duration within bounds.
-func (d *decoder) between(v value, least, most time.Duration) {
-	if span, ok := d.duration(v); ok && (span < least || span > most) {
+func (d *decoder) between(v value, least, most time.Duration) time.Duration {
+	span, ok := d.duration(v)
+	if ok && (span < least || span > most) {
 		d.fail(v, "is %s; allowed are %s to %s", span, least, most)
 	}
+	return span
 }
 
 func (d *decoder) wrongType(v value, want string) {

@@ -28,6 +28,18 @@ type Plan struct {
 	Limits []ratelimit.Limit
 	// MaxKeys is the number of active keys; Unlimited if the policy says none.
 	MaxKeys int
+	Outage  Outage
+}
+
+// Outage says what a plan's keys may do while the shared store or ledger is out
+// of reach. The zero value is the default: strict.
+type Outage struct {
+	// Open admits up to the plan's limits on each replica alone; otherwise
+	// limited requests are refused (503).
+	Open bool
+	// Keys is how long a key that this replica knows may serve without the
+	// store; 0: not at all.
+	Keys time.Duration
 }
 
 const (

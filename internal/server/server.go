@@ -80,6 +80,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(logs.close)
 	log := logs.app
 
+	if o.Config.RedisURL != "" {
+		return &SetupError{errors.New("REDIS_URL: is not supported yet: unset it")}
+	}
 	store, err := sqlite.Open(ctx, sqlite.Options{Dir: o.Config.DataDir})
 	if err != nil {
 		return &SetupError{err}

@@ -1,0 +1,28 @@
+package keys
+
+import (
+	"context"
+	"time"
+)
+
+// Replica is one running keygate of several on one store.
+type Replica struct {
+	// ID is made anew at each start.
+	ID      string
+	Name    string
+	Version string
+	// Rules is the number of the policy in force.
+	Rules     int64
+	StartedAt time.Time
+	// SeenAt is when it registered last, by the store's clock.
+	SeenAt time.Time
+}
+
+// ReplicaRegistry is what a Store that replicas share does besides.
+type ReplicaRegistry interface {
+	// RegisterReplica notes that a replica is alive; it is forgotten a minute
+	// after the last time. SeenAt is ignored.
+	RegisterReplica(ctx context.Context, r Replica) error
+	// Replicas lists those alive in the order of their ids.
+	Replicas(ctx context.Context) ([]Replica, error)
+}

@@ -1,0 +1,162 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"keygate/internal/keys"
+)
+
+const (
+	// remember is how long a change is known by its token: a second call with
+	// it, which is only ever sent within applyTimeout, answers as the first.
+	remember = time.Minute
+	// applyTimeout bounds a change with all its repetitions, and so how long a
+	// caller whose context ended waits for the outcome of one that was sent.
+	applyTimeout = 2 * time.Second
+	// applyTries is how often a change is sent whose answer did not come.
+	applyTries = 2
+	// replicaWait is how long a change waits for a replica to have it too.
+	replicaWait = 200 * time.Millisecond
+)
+
+// Apply implements keys.Store: one script makes the change. A context that ends
+// before it is sent withdraws it; later the outcome is waited for, because
+// nobody could tell otherwise whether it was made.
+func (s *Store) Apply(ctx context.Context, m keys.Mutation) error {
+	c, err := encode(m)
+	if err != nil {
+		return err
+	}
+	_, _, err = s.change(ctx, c)
+	return err
+}
+
+// RegisterPolicy implements keys.Store. A policy that is registered already is
+// no news for the audit log.
+func (s *Store) RegisterPolicy(ctx context.Context, digest string, by keys.AuditEntry) (int64, error) {
+	c := &change{meta: meta{At: micros(s.now()), Policy: digest}}
+	c.addAudit(by)
+	if c.err != nil {
+		return 0, c.err
+	}
+	number, _, err := s.change(ctx, c)
+	return number, err
+}
+
+// change runs the apply script and returns the policy's number, if one was to be
+// registered, and whether the change survives the loss of the process that holds
+// it.
+func (s *Store) change(ctx context.Context, c *change) (number int64, durable bool, err error) {
+	if err := s.ended(ctx); err != nil {
+		return 0, false, err
+	}
+	s.applying.RLock()
+	defer s.applying.RUnlock()
+	if err := s.ended(ctx); err != nil { // it waited for Close
+		return 0, false, err
+	}
+	token := make([]byte, 12)
+	rand.Read(token) // never fails
+	c.meta.Token, c.meta.Known = hex.EncodeToString(token), schemaVersion
+	c.meta.Remember, c.meta.Keep = remember.Milliseconds(), s.keepChanges
+	text, err := json.Marshal(c.meta)
+	if err != nil {
+		return 0, false, err
+	}
+	args := append([]any{text}, c.records...)
+	sent, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
+	var answer []any
+	for range applyTries {
+		answer, durable, err = s.send(sent, args)
+		if err == nil || isReply(err) || sent.Err() != nil {
+			break
+		}
+	}
+	switch {
+	case err == nil:
+		number, err = outcome(answer, c)
+		return number, durable, err
+	case isReply(err):
+		return 0, false, explain(err)
+	}
+	return 0, false, fmt.Errorf("%w; whether the change was made is not known", explain(err))
+}
+
+// send runs the script and, where the master has replicas, waits for one of them
+// to have the change: WAIT counts for its own connection, so both are sent on
+// one.
+func (s *Store) send(ctx context.Context, args []any) (answer []any, durable bool, err error) {
+	server := s.recentServer(ctx)
+	if server.replicas == 0 {
+		answer, err = applyScript.Run(ctx, s.client, []string{schemaKey}, args...).Slice()
+		return answer, server.aof, err
+	}
+	call := func(run func(p goredis.Pipeliner) *goredis.Cmd) (*goredis.Cmd, *goredis.IntCmd, error) {
+		var script *goredis.Cmd
+		var wait *goredis.IntCmd
+		err := s.onMaster(ctx, func(c *goredis.Client) error {
+			p := c.Pipeline()
+			script, wait = run(p), goredis.NewIntCmd(ctx, "wait", 1, replicaWait.Milliseconds())
+			p.Process(ctx, wait)
+			p.Exec(ctx) // its error is the first command's, which are looked at one by one
+			return script.Err()
+		})
+		return script, wait, err
+	}
+	script, wait, err := call(func(p goredis.Pipeliner) *goredis.Cmd {
+		return applyScript.EvalSha(ctx, p, []string{schemaKey}, args...)
+	})
+	if goredis.HasErrorPrefix(err, "NOSCRIPT") {
+		script, wait, err = call(func(p goredis.Pipeliner) *goredis.Cmd {
+			return applyScript.Eval(ctx, p, []string{schemaKey}, args...)
+		})
+	}
+	if isRedirect(err) { // the slot is moving: the client finds its way, but on more than one connection
+		answer, err = applyScript.Run(ctx, s.client, []string{schemaKey}, args...).Slice()
+		return answer, false, err
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	answer, err = script.Slice()
+	return answer, wait.Err() == nil && wait.Val() > 0, err
+}
+
+// outcome reads the script's answer.
+func outcome(answer []any, c *change) (int64, error) {
+	word := func(i int) string {
+		if i >= len(answer) {
+			return ""
+		}
+		text, _ := answer[i].(string)
+		return text
+	}
+	switch word(0) {
+	case "ok":
+		return strconv.ParseInt(word(1), 10, 64)
+	case "exists":
+		return 0, &keys.ExistsError{Kind: word(1), Field: word(2), Value: word(3)}
+	case "gone":
+		return 0, fmt.Errorf("%s %s: %w", word(1), word(2), keys.ErrNotFound)
+	case "dangling":
+		return 0, fmt.Errorf("what %s %s refers to: %w", word(1), word(2), keys.ErrNotFound)
+	case "conflict":
+		return 0, fmt.Errorf("%s %s (stored version %s): %w", word(1), word(2), word(3), keys.ErrConflict)
+	case "many":
+		return 0, &keys.TooManyKeysError{Organization: word(1), Max: c.meta.Max.Max}
+	case "schema":
+		version, err := strconv.ParseInt(word(1), 10, 64)
+		return 0, errors.Join(&SchemaError{Schema: version, Know: schemaVersion}, err)
+	}
+	return 0, fmt.Errorf("Redis answered a change with %q, which this version of keygate does not know", answer)
+}

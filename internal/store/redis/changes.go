@@ -1,0 +1,162 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"keygate/internal/keys"
+)
+
+const (
+	// maxChanges is the most that one call returns.
+	maxChanges = 1000
+	// feedBlock is how long Redis holds one read back: the longest that a reader
+	// whose context ends, and Close, wait.
+	feedBlock = 250 * time.Millisecond
+)
+
+// eras tells apart the histories that a cursor may belong to. Another identity
+// of the store means that it was emptied and made anew; another replication id
+// that a replica was promoted, which may lack the end of the feed, or that Redis
+// was restarted. A cursor carries its era above the number of the entry, so that
+// every reader of this process notices, however many there are.
+type eras struct {
+	mu   sync.Mutex
+	mark string
+	n    int64
+}
+
+const eraShift = 40 // a cursor has room for 8 million eras of a trillion entries
+
+// of returns the present era; a mark other than the last one begins the next.
+func (e *eras) of(mark string) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mark != "" && e.mark != mark {
+		e.n++
+	}
+	e.mark = mark
+	return e.n
+}
+
+// Changes implements keys.Store. Redis holds the read back until there is
+// something to tell; what proves that nothing was missed comes with it. The
+// numbers are those of the stream's entries, until the store is emptied or a
+// replica promoted: from then on they are larger by a multiple of 2^40.
+func (s *Store) Changes(ctx context.Context, after int64, wait time.Duration) (keys.ChangeBatch, error) {
+	if err := s.ended(ctx); err != nil {
+		return keys.ChangeBatch{}, err
+	}
+	deadline := time.Now().Add(wait)
+	block := time.Duration(-1) // the first read does not wait
+	for {
+		batch, err := s.changesAfter(ctx, after, block)
+		if err != nil {
+			return keys.ChangeBatch{}, s.failed(ctx, err)
+		}
+		if err := s.ended(ctx); err != nil {
+			return keys.ChangeBatch{}, err
+		}
+		left := time.Until(deadline)
+		if len(batch.Changes) > 0 || batch.Gap || after < 0 || left <= 0 {
+			return batch, nil
+		}
+		block = max(time.Millisecond, min(left, feedBlock)) // 0 would be for ever
+	}
+}
+
+// errReplica: what a replica tells of proves nothing about its master.
+var errReplica = errors.New("this Redis is a replica: REDIS_URL must lead to the master")
+
+// changesAfter reads one stretch of the feed. The identity is read after it: if
+// the era still is the cursor's, the stretch belongs to it.
+func (s *Store) changesAfter(ctx context.Context, after int64, block time.Duration) (keys.ChangeBatch, error) {
+	bounded, cancel := context.WithTimeout(ctx, callTimeout+max(block, 0))
+	defer cancel()
+	from := after & (1<<eraShift - 1)
+	var end, identity, info *goredis.StringCmd
+	var stream *goredis.XStreamSliceCmd
+	err := s.onMaster(bounded, func(c *goredis.Client) error {
+		p := c.Pipeline()
+		end = p.Get(bounded, sequenceKey)
+		if after >= 0 {
+			stream = p.XRead(bounded, &goredis.XReadArgs{
+				Streams: []string{changesKey, strconv.FormatInt(from, 10) + "-0"}, Count: maxChanges, Block: block,
+			})
+		}
+		identity, info = p.HGet(bounded, schemaKey, "id"), p.Info(bounded, "replication")
+		p.Exec(bounded) // its error is the first command's, which are looked at one by one
+		return firstFailure(p.Cmds())
+	})
+	if err != nil {
+		return keys.ChangeBatch{}, err
+	}
+	id := identity.Val()
+	if id == "" { // the store was emptied under us
+		if id, _, err = s.ensureSchema(ctx); err != nil {
+			return keys.ChangeBatch{}, err
+		}
+	}
+	replication := parseInfo(info.Val()) // empty where INFO is not allowed
+	if replication["role"] == "slave" {
+		return keys.ChangeBatch{}, errReplica
+	}
+	base := s.eras.of(id+" "+replication["master_replid"]) << eraShift
+	last := int64(0)
+	if text := end.Val(); text != "" {
+		if last, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return keys.ChangeBatch{}, fmt.Errorf("the number of the last change in Redis: %w", err)
+		}
+	}
+	switch {
+	case after < 0: // keys.FeedEnd
+		return keys.ChangeBatch{Next: base + last}, nil
+	case after-from != base, from > last:
+		return keys.ChangeBatch{Next: base + last, Gap: true}, nil
+	case len(stream.Val()) == 0: // if there should have been something, the stream is lost
+		return keys.ChangeBatch{Next: base + max(from, last), Gap: last > from}, nil
+	}
+	changes, err := parseChanges(stream.Val()[0].Messages, base)
+	if err != nil {
+		return keys.ChangeBatch{}, err
+	}
+	return keys.ChangeBatch{Changes: changes, Next: changes[len(changes)-1].Seq, Gap: changes[0].Seq > after+1}, nil
+}
+
+// firstFailure is the first error of a pipeline that matters: no record is none,
+// and INFO may be forbidden.
+func firstFailure(cmds []goredis.Cmder) error {
+	for _, c := range cmds {
+		if err := c.Err(); err != nil && !errors.Is(err, goredis.Nil) && !(c.Name() == "info" && isReply(err)) {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseChanges(entries []goredis.XMessage, base int64) ([]keys.Change, error) {
+	changes := make([]keys.Change, len(entries))
+	for i, e := range entries {
+		text := func(field string) string {
+			v, _ := e.Values[field].(string)
+			return v
+		}
+		seq, err := strconv.ParseInt(strings.TrimSuffix(e.ID, "-0"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s of the feed in Redis: %w", e.ID, err)
+		}
+		version, err := strconv.ParseInt(text("v"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s of the feed in Redis: %w", e.ID, err)
+		}
+		changes[i] = keys.Change{Seq: base + seq, Kind: keys.Kind(text("k")), ID: text("i"), Organization: text("o"), Version: version}
+	}
+	return changes, nil
+}

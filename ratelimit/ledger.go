@@ -41,6 +41,20 @@ type Ledger interface {
 	Peek(ctx context.Context, a Ask) (Grant, error)
 }
 
+// Stopper is a ledger that can be told of a key's change before the replicas
+// have heard of it, so that a limited key dies with its next ask wherever the
+// message is late.
+type Stopper interface {
+	// Stop makes every ask for the key with a lower version end in Stopped, for
+	// StopLife from now. Organization and key are those of the asks. A mark is
+	// never lowered, so that calls may be repeated and overtake each other.
+	Stop(ctx context.Context, organization, key string, version int64) error
+}
+
+// StopLife is how long a stop mark lasts. Nobody may act on a copy of a key that
+// was read longer ago than this: the mark that would stop it is forgotten.
+const StopLife = 24 * time.Hour
+
 // Ask is one key's request for budget.
 type Ask struct {
 	// Organization places the budgets: all of one organization live together,
@@ -48,8 +62,8 @@ type Ask struct {
 	// empty, the key stands in for it.
 	Organization string
 	Key          string
-	// Version is the key's, Rules the policy's: an older one than the ledger
-	// has seen is answered Stopped or Stale.
+	// Version is the key's: one below its stop mark is answered Stopped. Rules
+	// is the policy's; no ledger looks at it yet.
 	Version, Rules int64
 	// Open says that the plan prefers admitting over refusing when the ledger
 	// lost its state.
@@ -86,7 +100,9 @@ const (
 	// Expired: the session asked about is gone; Leased and TTL belong to
 	// NextSession. Take is served all the same.
 	Expired
-	// Stopped: the key's state changed since Ask.Version.
+	// Stopped: the key has changed since Ask.Version. Nothing was decided or
+	// taken in, and of the grant only Now and Version are set. Whoever asked
+	// reads the key again and, if it still may be used, asks with its version.
 	Stopped
 	// Stale: a replica with a newer policy has used this budget.
 	Stale
@@ -114,7 +130,7 @@ type Grant struct {
 	// after this answer. A limit is violated if less than Ask.Cost is left
 	// and not all of Take, or nothing of Want, could be given.
 	Limits []State
-	// Version is the key version the ledger knows of when Status is Stopped.
+	// Version is the lowest that is not stopped, when Status is Stopped.
 	Version int64
 	// OthersHold says that other sessions hold unspent tokens, so that a
 	// denial may end before RetryAfter.

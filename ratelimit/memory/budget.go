@@ -81,9 +81,6 @@ func (b *budget) merge() {
 // shorter window has already let go was never promised to it. A shorter window
 // moves the ends inward by the same reasoning, and nothing is ever reset.
 func (b *budget) hold(per int64) {
-	if per == b.per {
-		return
-	}
 	for i := range b.entries {
 		b.entries[i].until += per - b.per
 	}

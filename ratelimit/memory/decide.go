@@ -27,17 +27,21 @@ type step struct {
 }
 
 // begin brings all holders of the ask to one present: the clock's, or the
-// latest at which one of them was decided about.
+// latest at which one of them was decided about. Only then does it make the
+// budgets that are missing and set the windows, so that what has ended by the
+// former policy has ended, whether or not anybody looked in between.
 func (s *step) begin(clock int64) {
 	s.now = clock
 	for _, h := range s.holders {
 		s.now = max(s.now, h.hwm)
 	}
-	for k := range s.places {
-		s.places[k].h.hold(s.places[k].i, s.ask.Limits[k].Per.Microseconds())
-	}
 	for _, h := range s.holders {
 		h.advance(s.now)
+		h.tidy(s.ask)
+	}
+	for k := range s.places {
+		l := &s.ask.Limits[k]
+		s.places[k].i = s.places[k].h.add(s.now, l.Name, l.Per.Microseconds())
 	}
 	*s.grant = ratelimit.Grant{
 		Admit:  ratelimit.CallTimeout,

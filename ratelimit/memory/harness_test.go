@@ -2,7 +2,6 @@ package memory
 
 import (
 	"slices"
-	"testing"
 	"time"
 
 	"keygate/ratelimit"
@@ -27,14 +26,6 @@ func shared(name string, quota int64, per time.Duration) ratelimit.Limit {
 // takeAsk is the exact path's ask for n requests of cost 1.
 func takeAsk(n int64, limits ...ratelimit.Limit) ratelimit.Ask {
 	return ratelimit.Ask{Organization: "org_a", Key: "key_a", Limits: limits, Take: n, Cost: 1}
-}
-
-// leaseAsk asks for want tokens on a session.
-func leaseAsk(session, next string, spent, seen, want int64, limits ...ratelimit.Limit) ratelimit.Ask {
-	return ratelimit.Ask{
-		Organization: "org_a", Key: "key_a", Limits: limits, Cost: 1,
-		Session: session, NextSession: next, Spent: spent, Seen: seen, Want: want,
-	}
 }
 
 type failer interface {
@@ -67,13 +58,6 @@ func (nilContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (nilContext) Done() <-chan struct{}       { return nil }
 func (nilContext) Err() error                  { return nil }
 func (nilContext) Value(any) any               { return nil }
-
-func wantRemaining(t *testing.T, l *Ledger, want int64, limit ratelimit.Limit) {
-	t.Helper()
-	if got := peek(t, l, limit).Limits[0].Remaining; got != want {
-		t.Fatalf("limit %q has %d left, want %d", limit.Name, got, want)
-	}
-}
 
 // charged is what is held against a limit at the ledger's present time.
 func charged(l *Ledger, organization, holder, name string) int64 {

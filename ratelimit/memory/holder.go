@@ -3,6 +3,8 @@ package memory
 import (
 	"slices"
 	"strings"
+
+	"keygate/ratelimit"
 )
 
 // A session is a lease: granted units may be spent by one replica until exp;
@@ -85,12 +87,6 @@ func (h *holder) charge(now, last, count int64) {
 	}
 }
 
-// hold sets the window of one budget; see budget.hold.
-func (h *holder) hold(i int, per int64) {
-	h.end += max(0, per-h.budgets[i].per)
-	h.budgets[i].hold(per)
-}
-
 // leased is what all sessions may still spend.
 func (h *holder) leased() (sum int64) {
 	for i := range h.sessions {
@@ -154,9 +150,15 @@ func (h *holder) empty() bool {
 	return true
 }
 
-// add returns the index of a limit's budget and makes one where it is missing.
-func (h *holder) add(name string, per int64) int {
+// add returns the index of a limit's budget, whose window it sets, and makes one
+// where it is missing.
+func (h *holder) add(now int64, name string, per int64) int {
 	if i := h.index(name); i >= 0 {
+		if b := &h.budgets[i]; b.per != per {
+			h.end += max(0, per-b.per)
+			b.hold(per)
+			b.drop(now)
+		}
 		return i
 	}
 	if h.budgets == nil {
@@ -184,13 +186,16 @@ func (h *holder) copy(key holderKey) *holder {
 	return &c
 }
 
-// tidy forgets limits that policies no longer name. A session's units are
-// charged to the limits that are there when it ends, so that none may go before.
-func (h *holder) tidy(now int64) {
-	if len(h.budgets) < 2 || len(h.sessions) > 0 {
+// tidy forgets limits that nothing is charged to and that are not asked about.
+// A session's units are charged to the limits that are there when it ends, so
+// that none may go before.
+func (h *holder) tidy(a *ratelimit.Ask) {
+	if len(h.sessions) > 0 {
 		return
 	}
 	h.budgets = slices.DeleteFunc(h.budgets, func(b budget) bool {
-		return len(b.entries) == 0 || b.entries[len(b.entries)-1].until <= now
+		return len(b.entries) == 0 && !slices.ContainsFunc(a.Limits, func(l ratelimit.Limit) bool {
+			return l.Holder == h.key.holder && l.Name == b.name
+		})
 	})
 }

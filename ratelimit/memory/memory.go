@@ -95,8 +95,10 @@ func (l *Ledger) Holders() int {
 	return n
 }
 
-func (l *Ledger) shard(a *ratelimit.Ask) *shard {
-	return &l.shards[maphash.String(l.seed, placeOf(a))%shards]
+func (l *Ledger) shard(a *ratelimit.Ask) *shard { return l.shardOf(placeOf(a)) }
+
+func (l *Ledger) shardOf(place string) *shard {
+	return &l.shards[maphash.String(l.seed, place)%shards]
 }
 
 // clock is read before the shard is locked, to keep the lock short. A decision

@@ -18,8 +18,9 @@ const sweepEvery = 16
 type shard struct {
 	mu      sync.Mutex
 	holders map[holderKey]*holder
-	order   []*holder // the same ones, to walk over
-	hand    int       // where in order the next sweep goes on
+	marks   map[holderKey]mark // of stopped keys
+	order   []*holder          // the same ones, to walk over
+	hand    int                // where in order the next sweep goes on
 	asks    uint
 	step    step // reused under mu: a decision allocates nothing
 	_       [64]byte
@@ -27,6 +28,10 @@ type shard struct {
 
 func (sh *shard) lease(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.stopped(clock, a, g) {
+		return
+	}
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, g
@@ -43,12 +48,14 @@ func (sh *shard) lease(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 	}
 	sh.sweep(clock, sweep)
 	sh.step.ask, sh.step.grant = nil, nil
-	sh.mu.Unlock()
 }
 
 func (sh *shard) peek(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if sh.stopped(clock, a, g) {
+		return
+	}
 	s := step{ask: a, grant: g}
 	for k := range a.Limits {
 		l := &a.Limits[k]
@@ -58,15 +65,13 @@ func (sh *shard) peek(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 			n = len(s.holders)
 			s.holders = append(s.holders, sh.holders[key].copy(key))
 		}
-		h := s.holders[n]
-		s.places = append(s.places, place{h: h, i: h.add(l.Name, l.Per.Microseconds())})
+		s.places = append(s.places, place{h: s.holders[n]})
 	}
 	s.begin(clock)
 	s.peek()
 }
 
-// locate finds the holder and the budget of every limit, and makes them where
-// they are missing.
+// locate finds the holder of every limit, and makes it where it is missing.
 func (sh *shard) locate(a *ratelimit.Ask) {
 	s := &sh.step
 	s.places, s.holders = s.places[:0], s.holders[:0]
@@ -82,17 +87,11 @@ func (sh *shard) locate(a *ratelimit.Ask) {
 			h = sh.holder(holderKey{placeOf(a), l.Holder})
 			s.holders = append(s.holders, h)
 		}
-		s.places = append(s.places, place{h: h, i: h.add(l.Name, l.Per.Microseconds())})
+		s.places = append(s.places, place{h: h})
 	}
 }
 
-// placeOf is what an ask's holders are placed by.
-func placeOf(a *ratelimit.Ask) string {
-	if a.Organization == "" {
-		return a.Key
-	}
-	return a.Organization
-}
+func placeOf(a *ratelimit.Ask) string { return ratelimit.Place(a.Organization, a.Key) }
 
 func (sh *shard) holder(key holderKey) *holder {
 	if h := sh.holders[key]; h != nil {
@@ -124,7 +123,6 @@ func (sh *shard) sweep(clock int64, n int) {
 		if h := sh.order[sh.hand]; h.end <= clock {
 			sh.forget(h) // the last one takes its slot
 		} else {
-			h.tidy(clock)
 			sh.hand++
 		}
 	}

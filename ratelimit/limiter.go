@@ -13,6 +13,18 @@ import (
 // them: it is out of reach for practical purposes.
 var ErrLate = errors.New("ledger answered too late")
 
+// A StoppedError says that the key has changed since it was read: it must be
+// read again and, if it may still be used, the limits asked with its version.
+// Nothing was spent.
+type StoppedError struct {
+	// Version is the lowest that the ledger answers for.
+	Version int64
+}
+
+func (e *StoppedError) Error() string {
+	return fmt.Sprintf("the key has changed, its version is %d by now", e.Version)
+}
+
 // attempts bounds how often one decision asks the ledger. The second is for an
 // answer that a pause of this process made late; a ledger that is slow every
 // time must not hold the request up further.
@@ -61,8 +73,9 @@ func NewLimiter(o LimiterOptions) *Limiter {
 // Organization, Key, Version, Rules, Open, Limits and Cost are read. An ask
 // without limits is allowed without touching the ledger.
 //
-// An error means that the ledger could not be asked: the request can be neither
-// admitted nor said to be over its limits.
+// A [*StoppedError] means that the key must be read again. Any other error means
+// that the ledger could not be asked: the request can be neither admitted nor
+// said to be over its limits.
 func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 	if len(ask.Limits) == 0 {
 		return Decision{Allowed: true}, nil
@@ -82,7 +95,7 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 		case g.Status == Denied:
 			return decision(g), nil
 		case g.Status != Granted:
-			return Decision{}, fmt.Errorf("limit of key %s: unexpected status %d", ask.Key, g.Status)
+			return Decision{}, undecided(ask, g)
 		case elapsed(sent, l.now()) < Less2Drift(g.Admit):
 			return decision(g), nil
 		}
@@ -93,7 +106,7 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 	return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, ErrLate)
 }
 
-// Peek says what Decide would, and spends nothing.
+// Peek says what Decide would, errors included, and spends nothing.
 func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 	if len(ask.Limits) == 0 {
 		return Decision{Allowed: true}, nil
@@ -103,7 +116,7 @@ func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 		return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
 	}
 	if g.Status != Denied && g.Status != Granted {
-		return Decision{}, fmt.Errorf("limit of key %s: unexpected status %d", ask.Key, g.Status)
+		return Decision{}, undecided(ask, &g)
 	}
 	return decision(&g), nil
 }
@@ -127,6 +140,14 @@ func request(ask *Ask) Ask {
 		Limits:       ask.Limits,
 		Cost:         max(1, ask.Cost),
 	}
+}
+
+// undecided is the error for an answer that is neither yes nor no.
+func undecided(ask *Ask, g *Grant) error {
+	if g.Status == Stopped {
+		return fmt.Errorf("limit of key %s: %w", ask.Key, &StoppedError{Version: g.Version})
+	}
+	return fmt.Errorf("limit of key %s: unexpected status %d", ask.Key, g.Status)
 }
 
 func decision(g *Grant) Decision {

@@ -193,3 +193,25 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+// A stopped key is told apart from a ledger that fails, and costs nothing.
+func TestDecideStopped(t *testing.T) {
+	l, s, _ := newLimiter()
+	ask := asking(limit("minute", 2, time.Minute))
+	ask.Version = 1
+	if err := s.Ledger.(ratelimit.Stopper).Stop(t.Context(), ask.Organization, ask.Key, 3); err != nil {
+		t.Fatal(err)
+	}
+	_, decided := l.Decide(t.Context(), ask)
+	_, peeked := l.Peek(t.Context(), ask)
+	for _, err := range []error{decided, peeked} {
+		var stopped *ratelimit.StoppedError
+		if !errors.As(err, &stopped) || stopped.Version != 3 {
+			t.Fatalf("error %v", err)
+		}
+	}
+	ask.Version = 3
+	if d, err := l.Decide(t.Context(), ask); err != nil || !d.Allowed || d.Limits[0].Remaining != 1 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+}

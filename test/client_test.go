@@ -59,7 +59,9 @@ func try(c *http.Client, method, url, key string, body io.Reader, change ...func
 // do sends a request that must be answered.
 func (g *gateway) do(method, url, key, body string, change ...func(*http.Request)) answer {
 	g.t.Helper()
-	a, err := try(newClient(g.t), method, url, key, strings.NewReader(body), change...)
+	c := newClient(g.t)
+	defer c.CloseIdleConnections()
+	a, err := try(c, method, url, key, strings.NewReader(body), change...)
 	if err != nil {
 		g.t.Fatal(err)
 	}

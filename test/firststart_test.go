@@ -47,7 +47,7 @@ func TestFirstStart(t *testing.T) {
 	lines := curlLine.FindAllStringSubmatch(g.stderr.String(), -1)
 	want := []string{"HTTP/1.1 200 OK", "HTTP/1.1 401 Unauthorized", "HTTP/1.1 201 Created"}
 	if len(lines) != len(want) {
-		t.Fatalf("%d lines to paste, want %d:\n%s", len(lines), len(want), &g.stderr)
+		t.Fatalf("%d lines to paste, want %d:\n%s", len(lines), len(want), g.said())
 	}
 	for i, line := range lines {
 		if status := paste(t, line[1]); status != want[i] {

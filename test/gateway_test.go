@@ -80,7 +80,7 @@ func (g *gateway) ready() {
 	g.t.Helper()
 	eventually(g.t, "keygate is ready", func() bool {
 		if !g.running() {
-			g.t.Fatalf("keygate ended with code %d instead of serving:\n%s", g.wait(), &g.stderr)
+			g.t.Fatalf("keygate ended with code %d instead of serving:\n%s", g.wait(), g.said())
 		}
 		lines := g.logged("keygate is ready")
 		if len(lines) > 0 {
@@ -96,7 +96,7 @@ func (g *gateway) refuses(code int) string {
 	g.t.Helper()
 	g.launch()
 	if got := g.wait(); got != code {
-		g.t.Errorf("exit code %d, want %d; it said:\n%s", got, code, &g.stderr)
+		g.t.Errorf("exit code %d, want %d; it said:\n%s", got, code, g.said())
 	}
 	if out := g.stdout.String(); out != "" {
 		g.t.Errorf("stdout: %q", out)
@@ -109,7 +109,7 @@ func (g *gateway) stop() {
 	g.t.Helper()
 	g.signal(syscall.SIGTERM)
 	if code := g.wait(); code != 0 {
-		g.t.Errorf("exit code %d after SIGTERM, want 0; it said:\n%s", code, &g.stderr)
+		g.t.Errorf("exit code %d after SIGTERM, want 0; it said:\n%s", code, g.said())
 	}
 	if out := g.stdout.String(); out != "" {
 		g.t.Errorf("serve wrote to stdout, which is for data: %q", out)

@@ -149,9 +149,15 @@ func (p *process) wait() int {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		p.t.Fatalf("%v does not end; it said:\n%s", p.cmd.Args, &p.stderr)
+		p.t.Fatalf("%v does not end; it said:\n%s", p.cmd.Args, p.said())
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+// said is the end of the log, for messages of tests.
+func (p *process) said() string {
+	s := p.stderr.String()
+	return s[max(0, len(s)-4000):]
 }
 
 func (p *process) running() bool {

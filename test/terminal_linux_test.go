@@ -106,7 +106,9 @@ func TestFirstStartOnATerminal(t *testing.T) {
 	g.stop()
 
 	again := onTerminal(t, g)
-	eventually(t, "it is ready again", func() bool { return strings.Contains(again.String(), "keygate is ready") && strings.Contains(again.String(), "\n") })
+	eventually(t, "it is ready again", func() bool {
+		return strings.Contains(again.String(), "keygate is ready") && strings.Contains(again.String(), "\n")
+	})
 	if shown := again.String(); anyKey.MatchString(shown) || strings.Contains(shown, "curl") {
 		t.Error("the second start shows the first one's text")
 	}

@@ -156,7 +156,13 @@ func decode(status int, header http.Header, answer []byte, out any) error {
 	if out == nil {
 		return nil
 	}
-	if media != "application/json" || json.Unmarshal(answer, out) != nil {
+	// Another API may well answer JSON with success: every answer of ours is a
+	// record with its id, or a page.
+	var ours struct {
+		ID    string          `json:"id"`
+		Items json.RawMessage `json:"items"`
+	}
+	if media != "application/json" || json.Unmarshal(answer, &ours) != nil || ours.ID == "" && ours.Items == nil || json.Unmarshal(answer, out) != nil {
 		return &APIError{Status: status, Problem: problem.Problem{Detail: notOurs(status)}}
 	}
 	return nil

@@ -1,0 +1,134 @@
+package test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// roundPolicy has one route that stays, and one that is there in its round only.
+const roundPolicy = `
+version: 1
+upstreams: { api: { targets: ["UPSTREAM"] } }
+permissions: { "orders:read": { group: Read } }
+plans: { ROUND: { limits: [] } }
+routes:
+  - { match: "GET /steady", permission: any }
+  - { match: "GET /ROUND", permission: "orders:read" }
+`
+
+// put replaces a file in one step, as careful editors do.
+func put(t *testing.T, file, text string) {
+	t.Helper()
+	next := filepath.Join(filepath.Dir(file), "next")
+	write(t, next, text)
+	if err := os.Rename(next, file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// load is clients that ask without a pause until they are told to stop.
+type load struct {
+	requests atomic.Int64
+	stopping chan struct{}
+	clients  sync.WaitGroup
+}
+
+func (g *gateway) load(clients int, path, key string) *load {
+	l := &load{stopping: make(chan struct{})}
+	c := newClient(g.t)
+	for range clients {
+		l.clients.Go(func() {
+			for {
+				select {
+				case <-l.stopping:
+					return
+				default:
+				}
+				a, err := try(c, http.MethodGet, g.proxy+path, key, nil)
+				if err != nil || a.status != http.StatusOK {
+					g.t.Errorf("request %d: %v, %d %s", l.requests.Load(), err, a.status, a.body)
+				}
+				l.requests.Add(1)
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) stop() {
+	close(l.stopping)
+	l.clients.Wait()
+}
+
+// Policies change under load and no client notices; a bad one changes nothing
+// but what the operator is told.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	policy := func(round int) string {
+		return strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", fmt.Sprint("round-", round))
+	}
+	file := written(t, "policy.yaml", policy(0))
+	g := start(t, settings{"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise"})
+	k := g.newKey("steady", "--permissions", "orders:read")
+
+	load := g.load(4, "/steady", k.Secret)
+	for round := 1; round <= 50; round++ {
+		put(t, file, policy(round))
+		g.signal(syscall.SIGHUP)
+		path := fmt.Sprint("/round-", round)
+		eventually(t, "the new policy acts", func() bool { return g.get(path, k.Secret).status == http.StatusOK })
+		g.refused(http.StatusNotFound, "Not found", fmt.Sprint("/round-", round-1), k.Secret)
+	}
+	before := load.requests.Load()
+	testBadPolicy(t, g, file, policy(50), k.Secret)
+	eventually(t, "requests pass after all that", func() bool { return load.requests.Load() > before+100 })
+	load.stop()
+	if n := g.metric(`keygate_policy_loads_total{result="success"}`); n != 52 {
+		t.Errorf("%v policies were loaded, want 52", n)
+	}
+	if g.metric("keygate_requests_total{code=\"2xx\",decision=\"allowed\",plan=\"enterprise\",route=\"GET /steady\"}") != float64(load.requests.Load()) {
+		t.Error("the metric of the route that stays has lost requests on the way")
+	}
+}
+
+func testBadPolicy(t *testing.T, g *gateway, file, good, key string) {
+	_, before := g.readyz()
+	put(t, file, strings.Replace(good, `permission: any`, `permission: "orders:raed"`, 1))
+	const where, problem = "policy.yaml:7:41", `did you mean "orders:read"?`
+	g.signal(syscall.SIGHUP)
+	eventually(t, "the refusal is logged", func() bool { return len(g.logged("policy not reloaded: the former one stays in force")) > 0 })
+	if said, _ := g.logged("policy not reloaded: the former one stays in force")[0]["error"].(string); !strings.Contains(said, where) || !strings.Contains(said, problem) {
+		t.Errorf("the log does not say %s and %s: %s", where, problem, said)
+	}
+	status, body := g.readyz()
+	if status != http.StatusOK || !body.Ready || !strings.Contains(body.Policy.Error, where) || body.Policy.Rules != before.Policy.Rules {
+		t.Errorf("/readyz: %d %+v", status, body)
+	}
+	if v := g.metric("keygate_policy_last_load_successful"); v != 0 {
+		t.Errorf("keygate_policy_last_load_successful is %v", v)
+	}
+	g.wants(http.StatusOK, "/round-50", key)
+
+	// A file that is gone is a bad one too.
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	g.signal(syscall.SIGHUP)
+	eventually(t, "the second refusal is counted", func() bool { return g.metric(`keygate_policy_loads_total{result="failure"}`) == 2 })
+	g.wants(http.StatusOK, "/round-50", key)
+
+	put(t, file, good)
+	g.signal(syscall.SIGHUP)
+	eventually(t, "the good policy is back", func() bool { return g.metric("keygate_policy_last_load_successful") == 1 })
+	if status, body := g.readyz(); status != http.StatusOK || body.Policy.Error != "" {
+		t.Errorf("/readyz: %d %+v", status, body)
+	}
+}

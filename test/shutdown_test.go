@@ -1,0 +1,136 @@
+package test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// slowUpstream holds every request until it is released.
+func slowUpstream(t *testing.T) (u *upstream, release func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	release = func() { close(gate) }
+	return newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-gate:
+			_, _ = io.WriteString(w, "done\n")
+		case <-r.Context().Done():
+		}
+	}), release
+}
+
+type outcome struct {
+	answer
+	err error
+}
+
+// inFlight sends requests that the upstream holds, and returns when it has all of them.
+func (g *gateway) inFlight(u *upstream, n int) <-chan outcome {
+	g.t.Helper()
+	outcomes := make(chan outcome, n)
+	c, key := newClient(g.t), g.newKey("in flight").Secret
+	for range n {
+		go func() {
+			a, err := try(c, http.MethodGet, g.proxy+"/slow", key, nil)
+			outcomes <- outcome{a, err}
+		}()
+	}
+	eventually(g.t, "the upstream has all requests", func() bool { return u.count.Load() == int64(n) })
+	return outcomes
+}
+
+// draining waits until the gateway says that it is on its way out.
+func (g *gateway) draining() {
+	g.t.Helper()
+	eventually(g.t, "/readyz says that it drains", func() bool {
+		status, body := g.readyz()
+		if (status == http.StatusServiceUnavailable) != body.Draining || body.Ready == body.Draining {
+			g.t.Errorf("/readyz: %d %+v", status, body)
+		}
+		return body.Draining
+	})
+}
+
+// Requests under way finish; new ones go elsewhere; who asks is told.
+func TestGracefulStop(t *testing.T) {
+	t.Parallel()
+	for name, signal := range map[string]syscall.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u, release := slowUpstream(t)
+			g := start(t, settings{"KEYGATE_UPSTREAM": u.URL, "KEYGATE_DEFAULT_PLAN": "enterprise"})
+			outcomes := g.inFlight(u, 5)
+			g.signal(signal)
+			g.draining()
+			eventually(t, "new connections are refused", func() bool {
+				_, err := try(newClient(t), http.MethodGet, g.proxy+"/slow", "", nil)
+				return errors.Is(err, syscall.ECONNREFUSED)
+			})
+			if !g.running() || g.do(http.MethodGet, g.management+"/livez", "", "").status != http.StatusOK {
+				t.Error("it is not alive while it drains")
+			}
+			release()
+			for range 5 {
+				if o := <-outcomes; o.err != nil || o.status != http.StatusOK || o.body != "done\n" {
+					t.Errorf("a request under way: %+v", o)
+				}
+			}
+			if code := g.wait(); code != 0 {
+				t.Errorf("exit code %d; it said:\n%s", code, g.said())
+			}
+			if n := len(g.logged("request")); n < 5 {
+				t.Errorf("the access log has %d lines, want those of all 5 requests", n)
+			}
+			if len(g.logged("stopped")) != 1 {
+				t.Errorf("the log does not say that it stopped:\n%s", g.said())
+			}
+		})
+	}
+}
+
+// What does not finish in time is cut off: that is an end as it was ordered,
+// with code 0 and a warning.
+func TestDrainTimeout(t *testing.T) {
+	t.Parallel()
+	u, _ := slowUpstream(t)
+	g := start(t, settings{"KEYGATE_UPSTREAM": u.URL, "KEYGATE_DRAIN_TIMEOUT": "300ms"})
+	outcomes := g.inFlight(u, 3)
+	g.stop()
+	for range 3 {
+		if o := <-outcomes; o.err == nil {
+			t.Errorf("a request that was cut off was answered: %+v", o)
+		}
+	}
+	if len(g.logged("requests were cut off")) != 1 {
+		t.Errorf("no warning:\n%s", g.said())
+	}
+}
+
+// Whoever cannot wait asks twice.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	u, _ := slowUpstream(t)
+	g := start(t, settings{"KEYGATE_UPSTREAM": u.URL, "KEYGATE_DRAIN_TIMEOUT": "1h"})
+	outcomes := g.inFlight(u, 1)
+	g.signal(syscall.SIGTERM)
+	g.draining()
+	g.signal(syscall.SIGTERM)
+	if code := g.wait(); code == 0 {
+		t.Error("exit code 0")
+	}
+	if status, ok := g.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended by %v, want SIGTERM as the cause", g.cmd.ProcessState)
+	}
+	select {
+	case o := <-outcomes:
+		if o.err == nil {
+			t.Errorf("the request was answered: %+v", o)
+		}
+	case <-time.After(patience):
+		t.Error("the request hangs")
+	}
+}

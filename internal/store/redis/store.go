@@ -81,14 +81,24 @@ var (
 	_ keys.ReplicaRegistry = (*Store)(nil)
 )
 
+// New returns a store without asking Redis anything: it may be away and come
+// later. Until then every call fails. The store takes the client over and closes
+// it.
+func New(o Options) (*Store, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	return &Store{client: o.Client, now: o.Now, keepChanges: int64(o.KeepChanges), closing: make(chan struct{})}, nil
+}
+
 // Open makes sure that Redis can be written and has the schema that this version
 // knows: a *SchemaError if a newer one wrote it. The store takes the client over
 // and closes it; after an error it is still the caller's, who may try again.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if err := o.validate(); err != nil {
+	s, err := New(o)
+	if err != nil {
 		return nil, err
 	}
-	s := &Store{client: o.Client, now: o.Now, keepChanges: int64(o.KeepChanges), closing: make(chan struct{})}
 	_, created, err := s.ensureSchema(ctx)
 	if err != nil {
 		return nil, err

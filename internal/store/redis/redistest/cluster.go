@@ -1,8 +1,11 @@
 package redistest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,43 +22,51 @@ const slots = 16384
 
 // StartCluster starts six servers and waits until all of them agree that the
 // cluster serves and each replica follows its master. Args are added to those of
-// each server.
+// each server. The nodes are given the layout as a file, which is quicker than
+// to have them meet.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range 6 {
-		s := newServer(t, "redis-server", Options{Args: append([]string{
+		c.Servers = append(c.Servers, newServer(t, "redis-server", Options{Args: append([]string{
 			"--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no",
-			"--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0",
-		}, args...)})
+			"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--cluster-replica-validity-factor", "0",
+		}, args...)}))
+	}
+	for i, s := range c.Servers {
+		if err := os.WriteFile(filepath.Join(s.Dir, "nodes.conf"), c.layout(i), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		s.Start()
-		c.Servers = append(c.Servers, s)
-	}
-	masters, replicas := c.Servers[:3], c.Servers[3:]
-	for i, s := range masters {
-		s.Do("CLUSTER", "SET-CONFIG-EPOCH", i+1)
-		s.Do("CLUSTER", "ADDSLOTSRANGE", slots*i/3, slots*(i+1)/3-1)
-	}
-	for _, s := range c.Servers[1:] {
-		s.Do("CLUSTER", "MEET", "127.0.0.1", c.Servers[0].Port)
-	}
-	for i, s := range replicas {
-		master := fmt.Sprint(masters[i].Do("CLUSTER", "MYID"))
-		client := s.Client()
-		await(t, "a node to hear of its master", func(ctx context.Context) error {
-			return client.Do(ctx, "CLUSTER", "REPLICATE", master).Err()
-		})
-		client.Close()
 	}
 	for _, s := range c.Servers {
 		client := s.Client()
 		await(t, "the nodes to agree on the cluster", func(ctx context.Context) error { return agrees(ctx, client) })
 		client.Close()
 	}
-	for _, s := range replicas {
+	for _, s := range c.Servers[3:] {
 		s.awaitLink()
 	}
 	return c
+}
+
+// layout is the file nodes.conf of one of the servers: a line for each node, of
+// its id, address, role, master, times of ping and pong, epoch, state and slots.
+func (c *Cluster) layout(own int) []byte {
+	var out bytes.Buffer
+	id := func(i int) string { return fmt.Sprintf("%040x", i+1) }
+	for i, s := range c.Servers {
+		role, master, held := "master", "-", fmt.Sprintf(" %d-%d", slots*i/3, slots*(i+1)/3-1)
+		if i >= 3 {
+			role, master, held = "slave", id(i-3), ""
+		}
+		if i == own {
+			role = "myself," + role
+		}
+		fmt.Fprintf(&out, "%s 127.0.0.1:%d@%d %s %s 0 0 %d connected%s\n", id(i), s.Port, s.Port+10_000, role, master, i%3+1, held)
+	}
+	fmt.Fprintf(&out, "vars currentEpoch 3 lastVoteEpoch 0\n")
+	return out.Bytes()
 }
 
 // agrees wants a node to see the cluster serving with all slots and replicas.

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -99,6 +100,7 @@ func newServer(t testing.TB, program string, o Options) *Server {
 // until it serves.
 func (s *Server) Start() {
 	s.t.Helper()
+	quiet()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.process = exec.Command(s.program, s.args...)
@@ -123,7 +125,16 @@ func (s *Server) Start() {
 			s.t.Fatalf("%s %s ended: %s\n%s", s.program, strings.Join(s.args, " "), out, log)
 		default:
 		}
-		return c.Ping(ctx).Err()
+		info, err := c.Info(ctx).Result()
+		switch {
+		case err != nil:
+			return err
+		case !strings.Contains(info, fmt.Sprintf("process_id:%d\r", s.process.Process.Pid)):
+			return errors.New("another process listens on its port")
+		case strings.Contains(info, "loading:1"):
+			return errors.New("it is loading its data")
+		}
+		return nil
 	})
 }
 
@@ -200,40 +211,49 @@ func (s *Server) Do(args ...any) any {
 // Flush empties the server.
 func (s *Server) Flush() { s.t.Helper(); s.Do("FLUSHALL") }
 
+// quiet keeps the client's own log, which tells of every refused connection, out
+// of the tests' output.
+var quiet = sync.OnceFunc(func() { goredis.SetLogger(silence{}) })
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
 var ports struct {
 	mu    sync.Mutex
 	given map[int]bool
 }
 
 // FreePort finds a port of 127.0.0.1 that nobody listens on, nor 10,000 above,
-// where the bus of a cluster would be. It gives none twice.
+// where the bus of a cluster would be. It gives none twice. Both lie below the
+// ports that Linux gives to outgoing connections, of which one could take the
+// place of a server that was killed.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
 	for range 1000 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if port > 55_000 || ports.given[port] {
+		port := 11_000 + rand.IntN(11_000)
+		if ports.given[port] || !free(port) || !free(port+10_000) {
 			continue
 		}
-		bus, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port+10_000))
-		if err != nil {
-			continue
-		}
-		bus.Close()
 		if ports.given == nil {
 			ports.given = make(map[int]bool)
 		}
 		ports.given[port] = true
 		return port
 	}
-	t.Fatal("no free port")
+	t.Fatal("no free port from 11000 to 21999")
 	return 0
+}
+
+func free(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 // await retries until what is nil; half a minute is more than anything here

@@ -1,0 +1,321 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"keygate/ratelimit"
+	"keygate/ratelimit/memory"
+)
+
+// A pair is the same ledger twice, in Redis and in memory.
+type pair struct {
+	redis  *Ledger
+	memory *memory.Ledger
+	now    time.Time
+	seen   coverage
+}
+
+// coverage is what the sequences led to, to know that they lead anywhere.
+type coverage struct{ asks, denied, expired, stopped, leased, taken, others, full int }
+
+func newPair(l *Ledger, now time.Time) *pair {
+	p := &pair{redis: l, now: now}
+	p.memory = memory.New(memory.Options{Now: func() time.Time { return p.now }})
+	return p
+}
+
+// fataler is what *testing.T and *rapid.T have in common here.
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
+// lease asks both, the ledger in memory at the times at which Redis answered.
+func (p *pair) lease(t fataler, asks []ratelimit.Ask) []ratelimit.Grant {
+	grants := make([]ratelimit.Grant, len(asks))
+	if err := p.redis.Lease(context.Background(), asks, grants); err != nil {
+		t.Fatalf("redis: %v", err)
+	}
+	for i := range asks {
+		p.now = grants[i].Now
+		want := make([]ratelimit.Grant, 1)
+		if err := p.memory.Lease(context.Background(), asks[i:i+1], want); err != nil {
+			t.Fatalf("memory: %v", err)
+		}
+		p.same(t, &asks[i], grants[i], want[0])
+	}
+	return grants
+}
+
+func (p *pair) peek(t fataler, a ratelimit.Ask) {
+	got, err := p.redis.Peek(context.Background(), a)
+	if err != nil {
+		t.Fatalf("redis: %v", err)
+	}
+	p.now = got.Now
+	want, err := p.memory.Peek(context.Background(), a)
+	if err != nil {
+		t.Fatalf("memory: %v", err)
+	}
+	p.same(t, &a, got, want)
+}
+
+func (p *pair) stop(t fataler, organization, key string, version int64) {
+	for _, l := range []ratelimit.Stopper{p.redis, p.memory} {
+		if err := l.Stop(context.Background(), organization, key, version); err != nil {
+			t.Fatalf("stop: %v", err)
+		}
+	}
+}
+
+func (p *pair) same(t fataler, a *ratelimit.Ask, got, want ratelimit.Grant) {
+	if got.Limits == nil {
+		got.Limits = []ratelimit.State{}
+	}
+	if want.Limits == nil {
+		want.Limits = []ratelimit.State{}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%+v (- memory, + redis):\n%s", *a, diff)
+	}
+	p.seen.asks++
+	switch got.Status {
+	case ratelimit.Denied:
+		p.seen.denied++
+	case ratelimit.Expired:
+		p.seen.expired++
+	case ratelimit.Stopped:
+		p.seen.stopped++
+	}
+	p.seen.leased += min(1, int(got.Leased))
+	p.seen.taken += min(1, int(got.Taken))
+	if got.OthersHold {
+		p.seen.others++
+	}
+}
+
+// held is a session as the replica that leases it sees it.
+type held struct {
+	name, next   string
+	spent, given int64
+}
+
+// A sequence draws what happens next: two organizations, three keys, limits
+// that change, sessions that are used as a replica does and as none should.
+type sequence struct {
+	t        *rapid.T
+	p        *pair
+	limits   []ratelimit.Limit
+	sessions map[string][]*held // of a key
+	past     []ratelimit.Ask
+	names    int
+}
+
+func (s *sequence) int(name string, low, high int) int64 {
+	return int64(rapid.IntRange(low, high).Draw(s.t, name))
+}
+
+func (s *sequence) quota() int64 {
+	return rapid.SampledFrom([]int64{1, 3, 20, 50, 90, 300, 300, 2000, ratelimit.MaxQuota}).Draw(s.t, "quota")
+}
+
+func (s *sequence) per() time.Duration {
+	return rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Second, 7 * time.Second, time.Minute, time.Hour, ratelimit.MaxWindow}).Draw(s.t, "per")
+}
+
+// ask is one for random limits of a random key.
+func (s *sequence) ask() (a ratelimit.Ask) {
+	key := rapid.SampledFrom([]string{"a", "a", "a", "b", "c"}).Draw(s.t, "key")
+	a.Key, a.Organization = "key_"+key, map[string]string{"a": "org_x", "b": "org_x", "c": ""}[key]
+	for i, l := range s.limits {
+		if i > 0 && s.int("without", 0, 2) == 0 {
+			continue
+		}
+		if l.Holder == "" {
+			l.Holder = a.Key
+		}
+		a.Limits = append(a.Limits, l)
+	}
+	if s.int("other order", 0, 4) == 0 {
+		slices.Reverse(a.Limits)
+	}
+	a.Cost = rapid.SampledFrom([]int64{1, 1, 1, 2, 7}).Draw(s.t, "cost")
+	a.Version = s.int("version", 5, 8)
+	return a
+}
+
+func (s *sequence) name() string { s.names++; return fmt.Sprint("s", s.names) }
+
+// use has a session of the key report, ask, and end; or makes a new one.
+func (s *sequence) use(a ratelimit.Ask) (ratelimit.Ask, *held) {
+	all := s.sessions[a.Key]
+	if len(all) == 0 || len(all) < 4 && s.int("new", 0, 2) == 0 {
+		s.sessions[a.Key] = append(all, &held{name: s.name()})
+		all = s.sessions[a.Key]
+	}
+	h := all[s.int("session", 0, len(all)-1)]
+	h.spent += s.int("spend", 0, int(min(5, max(0, h.given-h.spent))))
+	if h.next == "" || s.int("other successor", 0, 3) == 0 {
+		h.next = s.name()
+	}
+	a.Session, a.NextSession, a.Spent, a.Seen = h.name, h.next, h.spent, h.given
+	switch s.int("kind", 0, 9) {
+	case 0:
+		a.Release = true
+		return a, h
+	case 1: // what no replica should say
+		a.Spent, a.Seen = s.int("wrong spent", 0, 9), s.int("wrong seen", 0, 9)
+	case 2:
+		a.NextSession = ""
+	}
+	a.Want = s.int("want", 0, 12)
+	a.Take = a.Cost * max(0, s.int("waiting", -3, 3))
+	return a, h
+}
+
+// learn is what the replica makes of a grant.
+func (s *sequence) learn(a ratelimit.Ask, h *held, g ratelimit.Grant) {
+	if g.Status == ratelimit.Stopped {
+		return
+	}
+	switch {
+	case a.Release:
+		*h = held{name: s.name()}
+	case g.Status == ratelimit.Expired && g.Leased > 0:
+		*h = held{name: a.NextSession, given: g.Leased}
+	case g.Status == ratelimit.Expired:
+		*h = held{name: s.name()}
+	default:
+		h.given = max(h.given, g.Leased)
+	}
+}
+
+// step does one thing; advance moves the clock of both.
+func (s *sequence) step(advance func(time.Duration)) {
+	s.t.Helper()
+	var a ratelimit.Ask
+	switch k := s.int("step", 0, 19); k {
+	case 0, 1, 2:
+		a = s.ask()
+		a.Take = a.Cost * s.int("requests", 1, 4)
+		s.p.lease(s.t, []ratelimit.Ask{a})
+	case 3, 4, 5, 6, 7, 8:
+		a, h := s.use(s.ask())
+		s.learn(a, h, s.p.lease(s.t, []ratelimit.Ask{a})[0])
+		s.past = append(s.past, a)
+	case 9, 10: // late and repeated messages
+		if n := len(s.past); n > 0 {
+			s.p.lease(s.t, []ratelimit.Ask{s.past[s.int("again", 0, n-1)]})
+		}
+	case 11:
+		s.p.peek(s.t, s.ask())
+	case 12: // many at once, so that charges are merged
+		a = s.ask()
+		a.Take = a.Cost
+		asks := slices.Repeat([]ratelimit.Ask{a}, int(s.int("burst", 2, 100)))
+		s.p.lease(s.t, asks)
+		if len(asks) > 64 {
+			s.p.seen.full++
+		}
+	case 13:
+		s.limits[s.int("which", 0, len(s.limits)-1)].Quota = s.quota()
+	case 14:
+		s.limits[s.int("which", 0, len(s.limits)-1)].Per = s.per()
+	case 15:
+		if s.int("rarely", 0, 3) == 0 {
+			s.p.stop(s.t, "org_x", "key_a", s.int("stop", 4, 8))
+		}
+	case 16, 17:
+		advance(time.Duration(s.int("moment", 1, 60_000)) * time.Microsecond)
+	case 18:
+		advance(time.Duration(s.int("while", 1, 2_500_000)) * time.Microsecond)
+	case 19: // to the edge of a charge
+		a = s.ask()
+		g := s.p.lease(s.t, []ratelimit.Ask{a})[0]
+		for _, l := range g.Limits {
+			if l.NextUnit > 0 && l.NextUnit < time.Minute {
+				advance(l.NextUnit - time.Duration(s.int("before", 0, 1))*time.Microsecond)
+				break
+			}
+		}
+	}
+}
+
+func newSequence(t *rapid.T, p *pair) *sequence {
+	s := &sequence{t: t, p: p, sessions: map[string][]*held{}}
+	for i, name := range []string{"first", "second", "org", "org2"}[:s.int("limits", 1, 4)] {
+		l := ratelimit.Limit{Name: name, Quota: s.quota(), Per: s.per()}
+		if i >= 2 {
+			l.Holder = "org_x"
+		}
+		s.limits = append(s.limits, l)
+	}
+	return s
+}
+
+// 500 random sequences get the same grants, in every field, of Redis as of the
+// ledger in memory that lives through them at the same times.
+func TestSameGrantsAsMemory(t *testing.T) {
+	b := startBench(t)
+	for part := range 5 { // of rapid's 100
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			t.Parallel()
+			w := b.world(t)
+			var sum coverage
+			rapid.Check(t, func(rt *rapid.T) {
+				w.do("FLUSHDB")
+				p := newPair(w.Ledger, time.UnixMicro(start))
+				step := rapid.SampledFrom([]int{0, 1, 977}).Draw(rt, "µs per decision")
+				w.do("MSET", nowKey, start, stepKey, step)
+				s := newSequence(rt, p)
+				for range rapid.IntRange(10, 120).Draw(rt, "steps") {
+					s.step(func(d time.Duration) { w.do("INCRBY", nowKey, d.Microseconds()) })
+				}
+				sum.asks += p.seen.asks
+				sum.denied += p.seen.denied
+				sum.expired += p.seen.expired
+				sum.stopped += p.seen.stopped
+				sum.leased += p.seen.leased
+				sum.taken += p.seen.taken
+				sum.others += p.seen.others
+				sum.full += p.seen.full
+			})
+			t.Logf("%+v", sum)
+		})
+	}
+}
+
+// The same on Redis's own clock, with the script as it is shipped.
+func TestSameGrantsAsMemoryInRealTime(t *testing.T) {
+	b := startBench(t)
+	client := b.client(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		// Names of its own instead of an empty database: values end by themselves.
+		if err := client.FlushDB(context.Background()).Err(); err != nil {
+			rt.Fatalf("%v", err)
+		}
+		now, err := client.Time(context.Background()).Result()
+		if err != nil {
+			rt.Fatalf("%v", err)
+		}
+		s := newSequence(rt, newPair(New(client), now))
+		for i := range s.limits {
+			s.limits[i].Per = time.Second
+		}
+		slept := time.Duration(0)
+		for range 25 {
+			s.step(func(d time.Duration) {
+				if d = min(d, 30*time.Millisecond); slept+d < 60*time.Millisecond {
+					time.Sleep(d)
+					slept += d
+				}
+			})
+		}
+	})
+}

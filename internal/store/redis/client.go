@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -39,7 +41,33 @@ func NewClient(url string, tune ...func(*goredis.UniversalOptions)) (goredis.Uni
 	for _, f := range tune {
 		f(o)
 	}
-	return goredis.NewUniversalClient(o), nil
+	c := goredis.NewUniversalClient(o)
+	if cluster, ok := c.(*goredis.ClusterClient); ok {
+		cluster.AddHook(relearn{cluster})
+	}
+	return c, nil
+}
+
+// relearn has a client learn the cluster's layout anew when a node does not
+// answer. By itself it would do so once a minute, and send everything to a dead
+// master until then.
+type relearn struct{ c *goredis.ClusterClient }
+
+func (r relearn) after(ctx context.Context, err error) error {
+	if err != nil && !isReply(err) && !errors.Is(err, context.Canceled) {
+		r.c.ReloadState(ctx) // in the background, five times a second at most
+	}
+	return err
+}
+
+func (r relearn) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+
+func (r relearn) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error { return r.after(ctx, next(ctx, cmd)) }
+}
+
+func (r relearn) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error { return r.after(ctx, next(ctx, cmds)) }
 }
 
 // defaults are what URLs of all forms begin with.

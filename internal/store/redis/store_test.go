@@ -1,9 +1,11 @@
 package redis
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,26 +34,56 @@ func openStore(t testing.TB, o Options) *Store {
 	return s
 }
 
-func client(t testing.TB, url string) goredis.UniversalClient {
+func client(t testing.TB, url string, tune ...func(*goredis.UniversalOptions)) goredis.UniversalClient {
 	t.Helper()
-	c, err := NewClient(url)
+	c, err := NewClient(url, tune...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// TestContract runs each test on a database of its own: a store has the whole
-// Redis to itself, and databases are cheaper than processes.
+// databases hands the tests a database each: a store has one to itself, and they
+// are cheaper than processes.
+func databases(url string) func() string {
+	url = strings.TrimSuffix(url, "/0")
+	var mu sync.Mutex
+	next := 0
+	return func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return fmt.Sprint(url, "/", next-1)
+	}
+}
+
 func TestContract(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{AOF: "everysec", Args: []string{"--databases", "64"}})
-	next := make(chan int, 64)
-	for i := range cap(next) {
-		next <- i
+	next := databases(server.URL())
+	storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, next()) })
+}
+
+func TestContractBehindSentinel(t *testing.T) {
+	if !full {
+		t.Skip("KEYGATE_TEST_FULL runs it; TestSentinel tries the main things")
 	}
+	group := redistest.StartSentinel(t, 3, redistest.Options{Args: []string{"--databases", "64"}})
+	next := databases(group.URL())
+	storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, next()) })
+}
+
+// A cluster has one database, so there the tests wait for each other.
+func TestContractOnCluster(t *testing.T) {
+	if !full {
+		t.Skip("KEYGATE_TEST_FULL runs it; TestCluster tries the main things")
+	}
+	cluster := redistest.StartCluster(t)
+	var turn sync.Mutex
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		url := strings.TrimSuffix(server.URL(), "/0") + fmt.Sprint("/", <-next)
-		return harness(t, url)
+		turn.Lock()
+		t.Cleanup(turn.Unlock)
+		cluster.Flush()
+		return harness(t, cluster.URL())
 	})
 }
 
@@ -69,4 +101,143 @@ func harness(t *testing.T, url string) storetest.Harness {
 	}}
 }
 
-var _ = time.Second
+// tenant is what keys are made for.
+func tenant(t testing.TB, s *Store) {
+	t.Helper()
+	apply(t, s, keys.Mutation{
+		Organizations: []keys.Organization{{ID: "org_1", Slug: "acme"}}, Accounts: []keys.Account{{ID: "acc_1", Organization: "org_1"}},
+		Grants: []keys.Grant{{ID: "grt_1", Account: "acc_1", Organization: "org_1", Role: "owner"}},
+	})
+}
+
+func newKey(id string) keys.Key {
+	return keys.Key{
+		ID: "key_" + id, Name: "test " + id, Organization: "org_1", Account: "acc_1",
+		Secrets: []keys.Secret{{Hash: keys.HashSecret(id), Prefix: "kg_live", LastFour: "abcd"}},
+	}
+}
+
+func apply(t testing.TB, s *Store, m keys.Mutation) {
+	t.Helper()
+	if m.At.IsZero() {
+		m.At = time.Now()
+	}
+	if err := s.Apply(t.Context(), m); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+// smoke tries each kind of call once.
+func smoke(t *testing.T, s *Store) {
+	t.Helper()
+	ctx := t.Context()
+	tenant(t, s)
+	end, err := s.Changes(ctx, keys.FeedEnd, 0)
+	if err != nil {
+		t.Fatalf("Changes: %v", err)
+	}
+	told := make(chan keys.ChangeBatch, 1)
+	go func() {
+		batch, _ := s.Changes(ctx, end.Next, 20*time.Second)
+		told <- batch
+	}()
+	time.Sleep(50 * time.Millisecond) // most likely it waits by now
+	apply(t, s, keys.Mutation{Keys: []keys.Key{newKey("1")}, Audit: []keys.AuditEntry{{ID: "aud_1", Action: "key.create"}}, MaxKeys: &keys.MaxKeys{Organization: "org_1", Max: 1}})
+	if batch := <-told; batch.Gap || len(batch.Changes) != 1 || batch.Changes[0].ID != "key_1" {
+		t.Errorf("the feed tells %+v", batch)
+	}
+	if f, err := s.Lookup(ctx, keys.HashSecret("1")); err != nil || f.Key.ID != "key_1" || f.Organization.Slug != "acme" || len(f.Grants) != 1 {
+		t.Errorf("Lookup: %+v, %v", f, err)
+	}
+	if o, err := s.Organization(ctx, "acme"); err != nil || o.ID != "org_1" {
+		t.Errorf("Organization: %+v, %v", o, err)
+	}
+	if list, err := s.Keys(ctx, keys.KeyFilter{Organization: "org_1", Name: "test 1"}, keys.Page{Limit: 2}); err != nil || len(list) != 1 {
+		t.Errorf("Keys: %+v, %v", list, err)
+	}
+	if log, err := s.AuditLog(ctx, keys.Page{Limit: 2}); err != nil || len(log) != 1 {
+		t.Errorf("AuditLog: %+v, %v", log, err)
+	}
+	var tooMany *keys.TooManyKeysError
+	if err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}, MaxKeys: &keys.MaxKeys{Organization: "org_1", Max: 1}}); !errors.As(err, &tooMany) {
+		t.Errorf("a key too many: %v", err)
+	}
+	if n, err := s.RegisterPolicy(ctx, "digest", keys.AuditEntry{ID: "aud_2"}); err != nil || n != 1 {
+		t.Errorf("RegisterPolicy: %d, %v", n, err)
+	}
+	if err := s.RegisterReplica(ctx, keys.Replica{ID: "rep_1"}); err != nil {
+		t.Errorf("RegisterReplica: %v", err)
+	}
+	if all, err := s.Replicas(ctx); err != nil || len(all) != 1 {
+		t.Errorf("Replicas: %+v, %v", all, err)
+	}
+	if err := s.Ping(ctx); err != nil {
+		t.Errorf("Ping: %v", err)
+	}
+}
+
+func TestTLSAndPassword(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{TLS: true, Password: "s3cret"})
+	smoke(t, openStore(t, Options{Client: client(t, server.URL(), func(o *goredis.UniversalOptions) { o.TLSConfig = server.TLSConfig() })}))
+
+	c := client(t, server.URL()) // without the certificate
+	defer c.Close()
+	if _, err := Open(t.Context(), Options{Client: c}); err == nil || !strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("a certificate that nothing vouches for: %v", err)
+	}
+}
+
+func TestSocketAndUser(t *testing.T) {
+	t.Parallel()
+	socket := t.TempDir() + "/redis.sock"
+	server := redistest.Start(t, redistest.Options{Args: []string{"--unixsocket", socket}})
+	server.Do("ACL", "SETUSER", "keygate", "on", ">p@ss/word", "+@all", "-config", "~kg:*")
+	smoke(t, openStore(t, Options{Client: client(t, "unix://keygate:p%40ss%2Fword@"+socket+"?db=3")}))
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{Password: "s3cret"})
+	for url, want := range map[string]string{
+		"redis://" + server.Addr():                               "Redis wants a password",
+		"redis://:wrong@" + server.Addr():                        "refuses the user name or the password",
+		fmt.Sprint("redis://127.0.0.1:", redistest.FreePort(t)): "Redis cannot be reached",
+	} {
+		c := client(t, url)
+		start := time.Now()
+		if _, err := Open(t.Context(), Options{Client: c}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "wrong@") {
+			t.Errorf("%s: %v; want %q", url, err, want)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: refused after %v", url, took)
+		}
+		c.Close()
+	}
+
+	server.Do("HSET", schemaKey, "version", 7, "id", "newer")
+	c := client(t, server.URL())
+	defer c.Close()
+	var newer *SchemaError
+	if _, err := Open(t.Context(), Options{Client: c}); !errors.As(err, &newer) || newer.Schema != 7 {
+		t.Errorf("a newer store: %v", err)
+	}
+	server.Do("DEL", schemaKey)
+	s := openStore(t, Options{Client: client(t, server.URL())})
+	if !s.Fresh() {
+		t.Error("a first start is not fresh")
+	}
+	if openStore(t, Options{Client: client(t, server.URL())}).Fresh() {
+		t.Error("a second start is fresh")
+	}
+	server.Do("HSET", schemaKey, "version", 7)
+	if err := s.Apply(t.Context(), keys.Mutation{}); !errors.As(err, &newer) {
+		t.Errorf("a change after an upgrade by another: %v", err)
+	}
+	if err := s.Ping(t.Context()); !errors.As(err, &newer) {
+		t.Errorf("Ping after an upgrade by another: %v", err)
+	}
+	if _, err := Open(t.Context(), Options{}); err == nil {
+		t.Error("a store without a client")
+	}
+}

@@ -18,7 +18,7 @@ type Credential struct {
 // Bearer reads the credential of a request (RFC 6750, section 2.1): exactly one
 // Authorization header, the scheme in any case, one or more spaces, the key.
 func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal) {
-	c := Credential{Exposed: inQuery(f, rawQuery)}
+	c := Credential{Exposed: HoldsKey(f, rawQuery)}
 	values := h["Authorization"]
 	if len(values) > 1 {
 		return c, refuse(Ambiguous, "The request has more than one Authorization header. Send exactly one.")
@@ -46,21 +46,17 @@ func token(value string) string {
 	return strings.Trim(value[len(scheme):], " ")
 }
 
-// inQuery reports whether a raw query holds something with the form of a key,
-// under any name.
-func inQuery(f keys.Format, rawQuery string) bool {
-	for rest := rawQuery; ; {
-		i := strings.Index(rest, f.Prefix())
+// HoldsKey reports whether a part of a URL holds something with the form of a
+// key, under any name. Its cost grows with the length alone: s is the client's.
+func HoldsKey(f keys.Format, s string) bool {
+	for {
+		i := strings.Index(s, f.Prefix())
 		if i < 0 {
 			return false
 		}
-		end := i
-		for end < len(rest) && rest[end] != '&' && rest[end] != ';' {
-			end++
-		}
-		if f.Valid(rest[i:end]) {
+		if end := i + f.Length(); end <= len(s) && f.Valid(s[i:end]) && (end == len(s) || !keys.MayContinue(s[end])) {
 			return true
 		}
-		rest = rest[i+len(f.Prefix()):]
+		s = s[i+len(f.Prefix()):]
 	}
 }

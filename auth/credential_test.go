@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"keygate/internal/keys"
 )
@@ -48,8 +49,28 @@ func TestExposedKeys(t *testing.T) {
 		"x=kg_livekg_live_" + secret[8:]:    true,
 		"x=" + strings.ReplaceAll(secret, "_", "-"): false,
 	} {
-		if got := inQuery(format, query); got != want {
+		if got := HoldsKey(format, query); got != want {
 			t.Errorf("%q: %v, want %v", query, got, want)
 		}
+	}
+}
+
+// TestQueryFullOfPrefixes: each prefix used to be followed to the end of the
+// query, so that 64 KiB of them cost a tenth of a second, without a key.
+func TestQueryFullOfPrefixes(t *testing.T) {
+	format, _ := keys.NewFormat(keys.DefaultPrefix)
+	cost := func(repeat int) time.Duration {
+		query, least := strings.Repeat(format.Prefix(), repeat), time.Hour
+		for range 5 {
+			start := time.Now()
+			if HoldsKey(format, query) {
+				t.Fatal("found a key")
+			}
+			least = min(least, time.Since(start))
+		}
+		return least
+	}
+	if short, long := cost(1000), cost(8000); long > 24*short { // 8 if linear, 64 if not
+		t.Errorf("%v for 1,000 prefixes, %v for 8,000", short, long)
 	}
 }

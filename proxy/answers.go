@@ -24,15 +24,26 @@ type refusal struct {
 	decision   decision
 }
 
+// refusedBodyTimeout bounds what a refusal waits for a body that nobody wants.
+// One that is there by then lets the connection be used again.
+const refusedBodyTimeout = 2 * time.Second
+
 func (x *exchange) refuse(answer *refusal) {
 	if x.decision == allowed || answer.decision != allowed {
 		x.decision = answer.decision
 	}
-	if answer.problem.Status == statusClientGone {
-		x.status = statusClientGone // nobody is left to read an answer
-		return
-	}
 	h := x.w.Header()
+	if answer.problem.Status == statusClientGone {
+		// Hardly anybody is left to read it. But a client that has only finished
+		// sending looks the same, and to it nothing at all would become an empty 200.
+		answer.problem.Title = "Client Closed Request"
+		h.Set("Connection", "close")
+	}
+	if x.r.ContentLength != 0 {
+		// net/http reads what is left of a body before the answer goes out.
+		// Writers of tests have no deadline.
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
+	}
 	x.describe(h)
 	if answer.challenge != "" {
 		h.Set("Www-Authenticate", answer.challenge)
@@ -144,7 +155,11 @@ func (x *exchange) noAnswer(status int) *refusal {
 		Status: status, Error: "Upstream unavailable",
 		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
 	}}
-	if status == http.StatusGatewayTimeout {
+	switch status {
+	case statusClientGone:
+		out.problem.Error = "Client closed request"
+		out.problem.Detail = "The connection was closed, or its sending side, before the API behind this gateway had answered."
+	case http.StatusGatewayTimeout:
 		out.problem.Error = "Upstream timed out"
 		out.problem.Detail = "The API behind this gateway did not answer in time. It may have acted on the request all the same."
 	}

@@ -85,6 +85,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	delete(h, "Authorization")
+	keepUpgrade(h)
 	x.forwardedHeaders(in, h)
 	h["X-Request-Id"] = []string{x.id}
 	if x.principal == nil {

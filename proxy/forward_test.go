@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"keygate/internal/keys"
+	"keygate/internal/problem"
 )
 
 func TestForwardedRequest(t *testing.T) {
@@ -277,7 +278,7 @@ func TestUpgrade(t *testing.T) {
 			panic(err)
 		}
 		defer conn.Close()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		line, _ := rw.ReadString('\n')
 		_, _ = io.WriteString(conn, "echo "+line)
 	}
@@ -288,7 +289,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(conn, "GET /any/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", secret)
+	fmt.Fprintf(conn, "GET /any/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", secret)
 	reader := bufio.NewReader(conn)
 	res, err := http.ReadResponse(reader, nil)
 	if err != nil || res.StatusCode != 101 {
@@ -300,6 +301,71 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// TestOnlyWebSocketUpgrades: ReverseProxy would hand the connection over to
+// whatever protocol client and upstream agree on. Through h2c a client could then
+// make any request, without a key on a public route.
+func TestOnlyWebSocketUpgrades(t *testing.T) {
+	g := newGate(t, gateOptions{})
+	_, secret := g.key(keys.NewKey{})
+	for _, try := range [][2]string{{"/status", "h2c"}, {"/any/x", "h2c"}, {"/any/x", "H2C"}, {"/any/x", "TLS/1.0"}, {"/any/x", "websocket, h2c"}} {
+		a := g.get("GET", try[0], secret, "Connection", "Upgrade, HTTP2-Settings", "Upgrade", try[1], "Http2-Settings", "AAMAAABk")
+		got, _, _ := g.upstream.seen()
+		if a.StatusCode != 200 || got.Header["Upgrade"] != nil || got.Header["Http2-Settings"] != nil || got.Header["Connection"] != nil {
+			t.Errorf("%v: %d, the upstream saw %v", try, a.StatusCode, got.Header)
+		}
+	}
+}
+
+// TestHalfClosedConnection: net/http takes a client that has only finished
+// sending for one that left. Saying nothing to it used to become "200 OK" without
+// a body, for a request that nobody had answered.
+func TestHalfClosedConnection(t *testing.T) {
+	g := newGate(t, gateOptions{})
+	g.upstream.answer = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	_, secret := g.key(keys.NewKey{})
+	res := g.dial("GET /any/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+secret+"\r\n\r\n", true)
+	if res.StatusCode != 499 || res.Header.Get("Content-Type") != problem.ContentType {
+		t.Errorf("%s %v", res.Status, res.Header)
+	}
+}
+
+// TestRefusalDoesNotWaitForTheBody: net/http reads the rest of a body before it
+// answers, for as long as the client likes: anybody could hold connections for
+// ever, without a key.
+func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
+	g := newGate(t, gateOptions{})
+	for name, framing := range map[string]string{"length": "Content-Length: 1000", "chunked": "Transfer-Encoding: chunked"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if res := g.dial("POST /orders HTTP/1.1\r\nHost: x\r\n"+framing+"\r\n\r\n", false); res.StatusCode != 401 {
+				t.Error(res.Status)
+			}
+		})
+	}
+}
+
+// dial sends bytes and reads one answer.
+func (g *gate) dial(request string, halfClose bool) *http.Response {
+	g.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(conn, request); err != nil {
+		g.t.Fatal(err)
+	}
+	if halfClose {
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return res
+}
+
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
 	for range 500 {
@@ -309,4 +375,16 @@ func waitFor(t *testing.T, cond func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("did not happen within 5 s")
+}
+
+// TestKeyInThePath: the log used to repeat it in url.path.
+func TestKeyInThePath(t *testing.T) {
+	g := newGate(t, gateOptions{})
+	_, secret := g.key(keys.NewKey{})
+	g.get("GET", "/any/"+secret, secret)
+	waitFor(t, func() bool { return g.logs.FilterMessage("request").Len() == 1 })
+	line := g.logs.All()[0].ContextMap()
+	if path := fmt.Sprint(line["url.path"]); strings.Contains(path, secret) || line["key_exposed_in_url"] != true {
+		t.Errorf("logged %v", line)
+	}
 }

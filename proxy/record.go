@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"keygate/auth"
 )
 
 // record makes the log line and the metrics of a finished exchange.
@@ -17,22 +19,29 @@ func (p *Proxy) record(x *exchange) {
 	} else if x.status == 0 {
 		x.status = http.StatusOK
 	}
+	path := x.r.URL.Path
+	if auth.HoldsKey(p.format, path) {
+		path, x.exposed = hiddenPath, true
+	}
 	p.metrics.count(x, took)
 	if p.accessLog.Core().Enabled(zapcore.InfoLevel) {
-		x.log(took)
+		x.log(path, took)
 	}
 }
+
+// hiddenPath stands in the log for a path that holds an API key.
+const hiddenPath = "(hidden: it holds an API key)"
 
 const millisecond = float64(time.Millisecond)
 
 // log writes the access log line. Names are OpenTelemetry's where it has one.
 // Query values, header values and bodies are never in it.
-func (x *exchange) log(took time.Duration) {
+func (x *exchange) log(path string, took time.Duration) {
 	f := x.fields[:0]
 	f = append(f,
 		zap.String("request_id", x.id),
 		zap.String("http.request.method", x.r.Method),
-		zap.String("url.path", x.r.URL.Path),
+		zap.String("url.path", path),
 		zap.Int("http.response.status_code", x.status),
 		zap.Int64("http.response.body.size", x.bytes),
 		zap.Stringer("client.address", x.client),

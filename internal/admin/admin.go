@@ -214,11 +214,15 @@ func (h *handler) serveSpec(w http.ResponseWriter, r *http.Request, c *call) {
 }
 
 func (h *handler) log(c *call, r *http.Request, status int, took time.Duration) {
+	path := r.URL.Path
+	if auth.HoldsKey(h.Format, path) { // somebody took a secret for an id
+		path = "(hidden: it holds an API key)"
+	}
 	log, fields := h.Log.Info, []zap.Field{
 		zap.String("request_id", c.id),
 		zap.String("http.request.method", r.Method),
 		zap.String("http.route", c.route),
-		zap.String("url.path", r.URL.Path),
+		zap.String("url.path", path),
 		zap.Int("http.response.status_code", status),
 		zap.Stringer("client.address", c.client),
 		zap.Float64("duration_ms", float64(took.Microseconds())/1000),

@@ -73,10 +73,13 @@ func (f Format) Generate() string {
 	return b.String()
 }
 
+// Length of every key, in bytes.
+func (f Format) Length() int { return len(f.prefix) + formLength }
+
 // Valid reports whether s has the form of this instance's keys, checksum
 // included. It costs no lookup and says nothing about whether the key exists.
 func (f Format) Valid(s string) bool {
-	if len(s) != len(f.prefix)+formLength || !f.Ours(s) {
+	if len(s) != f.Length() || !f.Ours(s) {
 		return false
 	}
 	for i := len(f.prefix) + 1; i < len(s); i++ {
@@ -93,6 +96,9 @@ func (f Format) Valid(s string) bool {
 func (f Format) Ours(s string) bool {
 	return len(s) > len(f.prefix) && s[len(f.prefix)] == '_' && s[:len(f.prefix)] == f.prefix
 }
+
+// MayContinue reports whether c right after a key would make it another word.
+func MayContinue(c byte) bool { return c == '_' || isBase62(c) }
 
 func isBase62(c byte) bool {
 	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'

@@ -320,3 +320,57 @@ func TestClientThatHungUp(t *testing.T) {
 		}
 	}
 }
+
+// TestExpiryBeyondFourDigits: the audit log cannot write such a time, and the
+// request ended in a panic.
+func TestExpiryBeyondFourDigits(t *testing.T) {
+	in := start(t)
+	for _, expires := range []string{"9999-12-31", "9999-12-31T23:59:59-01:00"} {
+		r := in.do("POST", "/v1/keys", NewKey{Name: "a", Expires: expires})
+		if p := r.problem(t); r.status != 422 || !strings.Contains(p.Detail, "year 10000") {
+			t.Errorf("%s: %d %s", expires, r.status, r.body)
+		}
+	}
+	in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a", Expires: "9999-12-30"})
+}
+
+// TestEmailIsText: it was the one text of a record that nothing bounded.
+func TestEmailIsText(t *testing.T) {
+	in := start(t)
+	for _, email := range []string{"a@example.com\r\nBcc: b@example.com", "\x1b[31m@example.com", strings.Repeat("a", 250) + "@b.ch"} {
+		r := in.do("POST", "/v1/accounts", NewAccount{Name: "a", Organization: "default", Role: "viewer", Email: email})
+		if p := r.problem(t); r.status != 422 || len(p.Errors) != 1 || p.Errors[0].Field != "email" {
+			t.Errorf("%q: %d %s", email, r.status, r.body)
+		}
+	}
+}
+
+// TestSecretTakenForAnID: somebody who asks for a key by its secret must not
+// find the secret in the log.
+func TestSecretTakenForAnID(t *testing.T) {
+	in := start(t)
+	in.do("GET", "/v1/keys/"+in.key, nil)
+	for _, entry := range in.logs.All() {
+		if strings.Contains(fmt.Sprint(entry.ContextMap()), in.key) {
+			t.Errorf("logged %v", entry.ContextMap())
+		}
+	}
+}
+
+// TestPausedAdministrator: with the only administrator's key paused, no secret
+// that the operator chose would work any more, and nothing said so.
+func TestPausedAdministrator(t *testing.T) {
+	in := start(t)
+	page := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys?name=administrator", nil))
+	in.must(http.StatusOK, "POST", "/v1/keys/"+page.Items[0].ID+"/pause", nil)
+
+	b, err := in.service.Bootstrap(t.Context(), keys.BootstrapOptions{Secret: in.key})
+	if err != nil || !strings.Contains(b.Warning, "paused") {
+		t.Errorf("the same secret: %q, %v; want a warning", b.Warning, err)
+	}
+	in.key = in.format.Generate()
+	if b, err := in.service.Bootstrap(t.Context(), keys.BootstrapOptions{Secret: in.key}); err != nil || b.Warning != "" {
+		t.Errorf("another secret: %q, %v", b.Warning, err)
+	}
+	in.must(http.StatusOK, "GET", "/v1/keys", nil)
+}

@@ -155,6 +155,8 @@ func (s *Service) chosenSecret(ctx context.Context, secret string, setting Setti
 		return Bootstrapped{Warning: "the chosen administrator's key was revoked through the API and stays revoked: choose another"}, nil
 	case known && found.Key.ID != v.Key:
 		return Bootstrapped{}, &SecretTakenError{Key: found.Key.ID}
+	case known && found.Secret == 0 && !found.Key.PausedAt.IsZero():
+		return Bootstrapped{Warning: "the chosen administrator's key is paused and stays paused: choose another, or resume it through the API"}, nil
 	case known && found.Secret == 0:
 		return Bootstrapped{}, nil
 	case !known && v.Hash == hex.EncodeToString(h[:]):
@@ -177,6 +179,7 @@ func (s *Service) replaceAdmin(ctx context.Context, secret string, setting Setti
 		k := former
 		k.Secrets = withPresent(former.Secrets, NewSecret(s.format, secret, now), now)
 		k.UpdatedAt, k.RotatedAt = now, now
+		k.PausedAt = time.Time{} // or nobody could resume it
 		m.Keys = []Key{k}
 		m.Audit = []AuditEntry{s.audit(System, now, "key.rotate", KindKey, k.ID, "", before, keyView(k))}
 	default:

@@ -7,7 +7,10 @@ import (
 	"time"
 )
 
-const maxLifetimeDays = 36_500
+const (
+	maxLifetimeDays = 36_500
+	maxYear         = 9999 // RFC 3339 has four digits, and encoding/json refuses more
+)
 
 // ParseExpiry reads when a key ends: "never" or "" (the zero time), a number of
 // days ("30d") or of calendar years ("1y") from now, a date (valid to the end
@@ -23,7 +26,10 @@ func ParseExpiry(s string, now time.Time) (time.Time, error) {
 	if !at.After(now) {
 		return time.Time{}, errors.New("must lie in the future; " + at.UTC().Format(time.RFC3339) + " is past")
 	}
-	return at.UTC().Truncate(time.Microsecond), nil
+	if at = at.UTC(); at.Year() > maxYear {
+		return time.Time{}, errors.New("must lie before the year 10000; \"never\" is for good")
+	}
+	return at.Truncate(time.Microsecond), nil
 }
 
 func parseExpiry(s string, now time.Time) (time.Time, error) {

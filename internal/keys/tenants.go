@@ -63,6 +63,7 @@ const (
 	maxName        = 100
 	maxDescription = 500
 	maxSlug        = 63
+	maxEmail       = 254 // RFC 5321, section 4.5.3.1, as it bounds a path
 )
 
 // Validate reports every wrong field.
@@ -85,5 +86,6 @@ func (s Space) Validate() error {
 func (a Account) Validate() error {
 	var c check
 	c.name("name", a.Name)
+	c.text("email", a.Email, maxEmail, "")
 	return c.err()
 }

@@ -56,6 +56,15 @@ func (a *Authenticator) Follow(ctx context.Context, feed Feed, started chan<- st
 	}
 }
 
+// FeedAge is how long ago the feed last proved that no change was missed; 0
+// where this process makes all changes itself.
+func (a *Authenticator) FeedAge() time.Duration {
+	if a.cache.freshFor == 0 {
+		return 0
+	}
+	return a.cache.sinceFresh()
+}
+
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

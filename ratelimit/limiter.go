@@ -34,6 +34,11 @@ const attempts = 2
 type LimiterOptions struct {
 	// Ledger is where budgets are kept; required.
 	Ledger Ledger
+	// Timeout bounds one call of the ledger; 0 for a ledger that cannot be slow.
+	Timeout time.Duration
+	// Local, if there is one, decides for open plans (Ask.Open) while the
+	// ledger fails: each replica then admits up to the limits by itself.
+	Local Ledger
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
 }
@@ -43,11 +48,17 @@ type LimiterOptions struct {
 // before the ledger may assume that the request was admitted.
 // Safe for concurrent use.
 type Limiter struct {
-	ledger Ledger
-	now    func() time.Time
-	calls  sync.Pool // of *call
-	burnt  atomic.Uint64
+	ledger  Ledger
+	timeout time.Duration
+	local   Ledger
+	now     func() time.Time
+	calls   sync.Pool // of *call
+
+	burnt, late, degraded atomic.Uint64
 }
+
+// DegradedLocal is the Decision.Degraded of a replica that decided by itself.
+const DegradedLocal = "local"
 
 // call is the memory that one question to the ledger needs; an Ask is too large
 // to be allocated for every request.
@@ -62,9 +73,11 @@ func NewLimiter(o LimiterOptions) *Limiter {
 		o.Now = time.Now
 	}
 	return &Limiter{
-		ledger: o.Ledger,
-		now:    o.Now,
-		calls:  sync.Pool{New: func() any { return new(call) }},
+		ledger:  o.Ledger,
+		timeout: o.Timeout,
+		local:   o.Local,
+		now:     o.Now,
+		calls:   sync.Pool{New: func() any { return new(call) }},
 	}
 }
 
@@ -80,6 +93,35 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 	if len(ask.Limits) == 0 {
 		return Decision{Allowed: true}, nil
 	}
+	d, err := l.bounded(ctx, ask)
+	if err == nil || !ask.Open || l.local == nil || ctx.Err() != nil {
+		return d, err
+	}
+	if _, stopped := errors.AsType[*StoppedError](err); stopped {
+		return d, err
+	}
+	l.degraded.Add(1)
+	d, err = l.take(ctx, l.local, ask)
+	d.Degraded = DegradedLocal
+	return d, err
+}
+
+// bounded asks the ledger for no longer than the time-out.
+func (l *Limiter) bounded(ctx context.Context, ask *Ask) (Decision, error) {
+	if l.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.timeout)
+		defer cancel()
+	}
+	d, err := l.take(ctx, l.ledger, ask)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrLate) {
+		l.late.Add(1)
+	}
+	return d, err
+}
+
+// take books the request at a ledger.
+func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask) (Decision, error) {
 	c := l.calls.Get().(*call)
 	defer l.put(c)
 	c.asks[0] = request(ask)
@@ -88,7 +130,7 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 	g.Limits = make([]State, 0, len(ask.Limits)) // given away with the decision
 	for range attempts {
 		sent := l.now()
-		if err := l.ledger.Lease(ctx, c.asks[:], c.grants[:]); err != nil {
+		if err := ledger.Lease(ctx, c.asks[:], c.grants[:]); err != nil {
 			return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
 		}
 		switch {
@@ -124,6 +166,12 @@ func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 // Burnt is the summed cost that was booked and not admitted because the
 // ledger's answer came too late.
 func (l *Limiter) Burnt() uint64 { return l.burnt.Load() }
+
+// Late counts the decisions for which the ledger took too long.
+func (l *Limiter) Late() uint64 { return l.late.Load() }
+
+// Degraded counts the decisions that this replica made by itself.
+func (l *Limiter) Degraded() uint64 { return l.degraded.Load() }
 
 func (l *Limiter) put(c *call) {
 	*c = call{} // the pool must not keep limits, names and states alive

@@ -215,3 +215,34 @@ func TestDecideStopped(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 }
+
+// failing is a ledger that is away.
+type failing struct{ ratelimit.Ledger }
+
+var errAway = errors.New("away")
+
+func (failing) Lease(context.Context, []ratelimit.Ask, []ratelimit.Grant) error { return errAway }
+
+// generous grants everything.
+type generous struct{ ratelimit.Ledger }
+
+func (generous) Lease(_ context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
+	grants[0] = ratelimit.Grant{Status: ratelimit.Granted, Taken: asks[0].Take, Admit: ratelimit.CallTimeout, Limits: grants[0].Limits[:0]}
+	return nil
+}
+
+// TestOutage: only an open plan is decided without the ledger, and says so.
+func TestOutage(t *testing.T) {
+	l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{}, Local: generous{}})
+	ask := ratelimit.Ask{Key: "key_1", Limits: []ratelimit.Limit{{Name: "minute", Holder: "key_1", Quota: 1, Per: time.Minute}}}
+	if d, err := l.Decide(t.Context(), &ask); !errors.Is(err, errAway) || d.Allowed {
+		t.Errorf("strict: %+v %v", d, err)
+	}
+	ask.Open = true
+	if d, err := l.Decide(t.Context(), &ask); err != nil || !d.Allowed || d.Degraded != ratelimit.DegradedLocal {
+		t.Errorf("open: %+v %v", d, err)
+	}
+	if l.Degraded() != 1 {
+		t.Errorf("%d decisions counted", l.Degraded())
+	}
+}

@@ -38,6 +38,8 @@ type Options struct {
 	// Allow spends one request of a key's budget for this API. Where there is
 	// none left, retryAfter says how long to wait.
 	Allow func(keyID string) (ok bool, retryAfter time.Duration)
+	// Replicas lists the running ones.
+	Replicas func(ctx context.Context) ([]keys.Replica, error)
 	// Version is keygate's, shown in the description of the API.
 	Version string
 	Log     *zap.Logger
@@ -52,6 +54,7 @@ func New(o Options) http.Handler {
 	h.registerOrganizations()
 	h.registerSpaces()
 	h.registerAccounts()
+	h.registerReplicas()
 	h.spec = encodeSpec(h.api.OpenAPI())
 	return h
 }

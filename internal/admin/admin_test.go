@@ -74,6 +74,9 @@ func start(t *testing.T) *instance {
 	in.handler = New(Options{
 		Auth: authenticator, Service: in.service, Policy: func() *keys.Policy { return policy }, Format: in.format,
 		Realm: "keygate", Allow: func(id string) (bool, time.Duration) { return in.allow(id) },
+		Replicas: func(context.Context) ([]keys.Replica, error) {
+			return []keys.Replica{{ID: "rep_1", Name: "here", Version: "dev", Rules: 1, StartedAt: testStart, SeenAt: testStart}}, nil
+		},
 		Version: "dev", Log: zap.New(core), Now: clock,
 	})
 	in.server = httptest.NewServer(in.handler)

@@ -96,6 +96,11 @@ func (c *Client) GetOrganization(ctx context.Context, ref string) (Organization,
 	return get[Organization](ctx, c, "/v1/organizations/"+segment(ref), nil)
 }
 
+// ListReplicas lists the running replicas. There is one page.
+func (c *Client) ListReplicas(ctx context.Context, _ ListOptions) (Page[Replica], error) {
+	return get[Page[Replica]](ctx, c, "/v1/replicas", nil)
+}
+
 // CreateSpace makes a space of an organization.
 func (c *Client) CreateSpace(ctx context.Context, in NewSpace) (Space, error) {
 	return post[Space](ctx, c, "/v1/spaces", in)

@@ -40,7 +40,9 @@ var (
 	exampleNewSpace = NewSpace{Organization: "acme", Slug: "research", Name: "Research"}
 	exampleSpace    = Space{ID: exampleSpaceID, Organization: exampleOrgID, Slug: "research", Name: "Research", CreatedAt: exampleTime, UpdatedAt: exampleTime}
 
-	exampleNewAccount     = NewAccount{Name: "Ada Lovelace", Email: "ada@example.com", Organization: "acme", Role: "owner"}
-	exampleAccount        = Account{ID: "acc_01980c5e75c27e19a1f36b0d84e9c27a", Organization: exampleOrgID, Name: "Ada Lovelace", Email: "ada@example.com", CreatedAt: exampleTime, UpdatedAt: exampleTime}
+	exampleNewAccount = NewAccount{Name: "Ada Lovelace", Email: "ada@example.com", Organization: "acme", Role: "owner"}
+	exampleAccount    = Account{ID: "acc_01980c5e75c27e19a1f36b0d84e9c27a", Organization: exampleOrgID, Name: "Ada Lovelace", Email: "ada@example.com", CreatedAt: exampleTime, UpdatedAt: exampleTime}
+	exampleReplica    = Replica{ID: "rep_01980c5e75c87d33b0a7c9e45f126d80", Name: "gateway-7d9f", Version: "0.1.0", Rules: 3, StartedAt: exampleTime, SeenAt: exampleLater}
+
 	exampleCreatedAccount = CreatedAccount{Account: exampleAccount, Grants: []Grant{{ID: "grt_01980c5e75c37a52b8d41f7e06a39c51", Organization: exampleOrgID, Role: "owner"}}}
 )

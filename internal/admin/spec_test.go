@@ -110,7 +110,7 @@ func TestSpecIsComplete(t *testing.T) {
 			}
 		}
 	}
-	if operations != 14 {
+	if operations != 15 {
 		t.Errorf("%d operations", operations)
 	}
 }

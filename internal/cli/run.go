@@ -62,7 +62,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err.Error()} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlags(cmd) }
 	root.AddCommand(
-		a.serveCommand("serve"), a.keysCommand(), a.organizationsCommand(), a.spacesCommand(), a.accountsCommand(),
+		a.serveCommand("serve"), a.keysCommand(), a.organizationsCommand(), a.spacesCommand(), a.accountsCommand(), a.replicasCommand(),
 		a.routesCommand(), a.configCommand(), a.healthcheckCommand(), a.versionCommand(),
 	)
 	return root

@@ -18,6 +18,9 @@ type Replica struct {
 	SeenAt time.Time
 }
 
+// NewReplicaID returns an id for a replica that starts.
+func NewReplicaID() string { return newID("rep_") }
+
 // ReplicaRegistry is what a Store that replicas share does besides.
 type ReplicaRegistry interface {
 	// RegisterReplica notes that a replica is alive; it is forgotten a minute

@@ -16,10 +16,11 @@ type Service struct {
 	format  Format
 	policy  func() *Policy
 	changed func(Change)
+	made    func(Change)
 	now     func() time.Time
 }
 
-// ServiceOptions of a Service; all are required.
+// ServiceOptions of a Service; all but Made are required.
 type ServiceOptions struct {
 	Store  Store
 	Format Format
@@ -28,12 +29,14 @@ type ServiceOptions struct {
 	// Changed is told of each change before it is acknowledged, so that this
 	// replica acts on it at once. It may be told of one that failed.
 	Changed func(Change)
-	Now     func() time.Time
+	// Made is told of each change that is known to have been made, after Changed.
+	Made func(Change)
+	Now  func() time.Time
 }
 
 // NewService returns a Service.
 func NewService(o ServiceOptions) *Service {
-	return &Service{store: o.Store, format: o.Format, policy: o.Policy, changed: o.Changed, now: o.Now}
+	return &Service{store: o.Store, format: o.Format, policy: o.Policy, changed: o.Changed, made: o.Made, now: o.Now}
 }
 
 // Actor is who makes a change, for the audit log.
@@ -71,25 +74,38 @@ func (s *Service) Read() Reader { return s.store }
 func (s *Service) instant() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
 // apply makes the change and tells of it. A change whose answer was lost may
-// have happened, so it is told in any case.
+// have happened, so Changed is told in any case.
 func (s *Service) apply(ctx context.Context, m Mutation) error {
 	err := s.store.Apply(ctx, m)
-	for _, o := range m.Organizations {
-		s.changed(Change{Kind: KindOrganization, ID: o.ID, Organization: o.ID, Version: o.Version + 1})
-	}
-	for _, sp := range m.Spaces {
-		s.changed(Change{Kind: KindSpace, ID: sp.ID, Organization: sp.Organization, Version: sp.Version + 1})
-	}
-	for _, g := range m.Grants {
-		s.changed(Change{Kind: KindAccount, ID: g.Account, Organization: g.Organization})
-	}
-	for _, k := range m.Keys {
-		s.changed(Change{Kind: KindKey, ID: k.ID, Organization: k.Organization, Version: k.Version + 1})
-	}
-	for _, k := range m.DeleteKeys {
-		s.changed(Change{Kind: KindKey, ID: k.ID, Organization: k.Organization})
+	for _, c := range m.changes() {
+		s.changed(c)
+		if err == nil && s.made != nil {
+			s.made(c)
+		}
 	}
 	return err
+}
+
+// changes is what the mutation adds to the feed, without the numbers that the
+// store gives.
+func (m *Mutation) changes() []Change {
+	var cs []Change
+	for _, o := range m.Organizations {
+		cs = append(cs, Change{Kind: KindOrganization, ID: o.ID, Organization: o.ID, Version: o.Version + 1})
+	}
+	for _, sp := range m.Spaces {
+		cs = append(cs, Change{Kind: KindSpace, ID: sp.ID, Organization: sp.Organization, Version: sp.Version + 1})
+	}
+	for _, g := range m.Grants {
+		cs = append(cs, Change{Kind: KindAccount, ID: g.Account, Organization: g.Organization})
+	}
+	for _, k := range m.Keys {
+		cs = append(cs, Change{Kind: KindKey, ID: k.ID, Organization: k.Organization, Version: k.Version + 1})
+	}
+	for _, k := range m.DeleteKeys {
+		cs = append(cs, Change{Kind: KindKey, ID: k.ID, Organization: k.Organization})
+	}
+	return cs
 }
 
 func (s *Service) audit(by Actor, at time.Time, action string, kind Kind, target, organization string, before, after any) AuditEntry {

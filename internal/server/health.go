@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -17,16 +19,21 @@ type health struct {
 	ping         func(context.Context) error
 	policy       *policyLoader
 	unknownPlans func() []string
+	feedAge      func() time.Duration
+	started      atomic.Bool
 	draining     atomic.Bool
 }
 
 // readiness is the body of /readyz. Policy errors are shown but do not make the
 // instance unready: the former policy is in force.
 type readiness struct {
-	Ready    bool         `json:"ready"`
-	Draining bool         `json:"draining"`
-	Store    string       `json:"store"`
-	Policy   policyStatus `json:"policy"`
+	Ready    bool   `json:"ready"`
+	Draining bool   `json:"draining"`
+	Store    string `json:"store"`
+	// ChangeFeed is how long ago, in seconds, the change feed of a shared store
+	// last proved that no change was missed.
+	ChangeFeed float64      `json:"change_feed_age_seconds,omitempty"`
+	Policy     policyStatus `json:"policy"`
 	// UnknownPlans are plans in use that the policy lacks: the default plan's
 	// limits apply in their place.
 	UnknownPlans []string `json:"unknown_plans,omitempty"`
@@ -42,10 +49,17 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	body := readiness{Draining: h.draining.Load(), Store: "ok", Policy: h.policy.status(), UnknownPlans: h.unknownPlans()}
 	err := h.ping(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		body.Store = fmt.Sprintf("did not answer within %s", pingTimeout)
+	case err != nil:
 		body.Store = err.Error()
 	}
-	body.Ready = err == nil && !body.Draining
+	if err == nil && !h.started.Load() {
+		body.Store = "starting"
+	}
+	body.ChangeFeed = h.feedAge().Seconds()
+	body.Ready = err == nil && !body.Draining && h.started.Load()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if !body.Ready {

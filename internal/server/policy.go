@@ -57,8 +57,9 @@ func newPolicyLoader(c config.Config, store keys.Store, p *proxy.Proxy, log *zap
 	return l
 }
 
-// install puts a policy in force.
-func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
+// use puts a policy in force that has no number yet: the store that gives it one
+// may be away.
+func (l *policyLoader) use(loaded *config.Policy) error {
 	targets := make(map[string]*url.URL, len(loaded.Upstreams))
 	for name, u := range loaded.Upstreams {
 		targets[name] = u.Target
@@ -66,16 +67,28 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 			targets[name] = l.demo
 		}
 	}
-	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
-	if err != nil {
-		return fmt.Errorf("the policy could not be registered: %w", err)
-	}
-	loaded.Keys.Rules = rules
 	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, targets)
 	if err != nil {
 		return err
 	}
 	l.proxy.SetPolicy(compiled)
+	return nil
+}
+
+// install has the store number a policy and puts it in force.
+func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
+	if err != nil {
+		return fmt.Errorf("the policy could not be registered: %w", err)
+	}
+	numbered, numberedKeys := *loaded, *loaded.Keys
+	numberedKeys.Rules = rules
+	numbered.Keys = &numberedKeys
+	if err := l.use(&numbered); err != nil {
+		return err
+	}
 	l.results.WithLabelValues("success").Inc()
 	l.healthy.Set(1)
 	l.mu.Lock()
@@ -91,7 +104,7 @@ func (l *policyLoader) reload(ctx context.Context) {
 		err = l.install(ctx, loaded)
 	}
 	if err == nil {
-		l.log.Info("policy reloaded", zap.Int64("rules", loaded.Keys.Rules), zap.Int("routes", len(loaded.Rules)))
+		l.log.Info("policy reloaded", zap.Int64("rules", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
 		return
 	}
 	l.results.WithLabelValues("failure").Inc()

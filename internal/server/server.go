@@ -5,7 +5,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -23,10 +22,8 @@ import (
 	"keygate/config"
 	"keygate/internal/admin"
 	"keygate/internal/keys"
-	"keygate/internal/store/sqlite"
 	"keygate/proxy"
 	"keygate/ratelimit"
-	"keygate/ratelimit/memory"
 )
 
 // Options of Run.
@@ -63,6 +60,7 @@ const (
 func Run(ctx context.Context, o Options) (err error) {
 	var cleanUp cleanUps
 	defer func() { err = errors.Join(err, cleanUp.run()) }()
+	defer raiseHeap()()
 
 	loaded, err := config.LoadPolicy(o.Config)
 	if err != nil {
@@ -80,18 +78,16 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(logs.close)
 	log := logs.app
 
-	if o.Config.RedisURL != "" {
-		return &SetupError{errors.New("REDIS_URL: is not supported yet: unset it")}
-	}
-	store, err := sqlite.Open(ctx, sqlite.Options{Dir: o.Config.DataDir})
-	if err != nil {
-		return &SetupError{err}
-	}
-	cleanUp.add(store.Close)
-
 	registry := newRegistry(o.Version)
-	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: o.Config.CacheKeys, Now: time.Now})
-	limiter := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{})})
+	back, err := open(ctx, o, newGuards(registry, log), &cleanUp)
+	if err != nil {
+		return err
+	}
+	authenticator := auth.New(auth.Options{
+		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
+		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Now: time.Now,
+	})
+	limiter := ratelimit.NewLimiter(back.ledger)
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
 		TrustedProxies: o.Config.TrustedProxies, AccessLog: logs.access, Metrics: registry, Now: time.Now,
@@ -99,7 +95,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(func() error { gate.Close(); return nil })
 	registerParts(registry, authenticator, limiter, gate.UnknownPlans)
 
-	policy := newPolicyLoader(o.Config, store, gate, log, registry, time.Now)
+	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)
 	if usesDemo(loaded) {
 		demo, err := listen(ctx, "demonstration upstream", "127.0.0.1:0", demoUpstream(), log)
 		if err != nil {
@@ -109,27 +105,24 @@ func Run(ctx context.Context, o Options) (err error) {
 		cleanUp.add(func() error { return demo.server.Close() })
 		go func() { _ = demo.serve() }() // ends with its Close, which is the only error it can have
 	}
-	if err := policy.install(ctx, loaded); err != nil {
+	if err := policy.use(loaded); err != nil {
 		return err
 	}
-
 	service := keys.NewService(keys.ServiceOptions{
-		Store: store, Format: format, Policy: gate.PolicyKeys, Changed: authenticator.Changed, Now: time.Now,
+		Store: back.store, Format: format, Policy: gate.PolicyKeys, Now: time.Now,
+		Changed: authenticator.Changed, Made: marks(back, log, registry, &cleanUp),
 	})
-	stopFeed, err := follow(ctx, authenticator, store)
-	if err != nil {
-		return err
-	}
-	cleanUp.add(stopFeed)
+	started := follow(authenticator, back.store, &cleanUp)
+	replica := newReplica(o.Version, back, gate, log)
 
-	health := &health{ping: store.Ping, policy: policy, unknownPlans: gate.UnknownPlans}
+	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
 	if err != nil {
 		return err
 	}
 	management := managementMux(health, registry, admin.New(admin.Options{
 		Auth: authenticator, Service: service, Policy: gate.PolicyKeys, Format: format, Realm: o.Config.Realm,
-		Allow: budget.Allow, Version: o.Version, Log: log, Now: time.Now,
+		Allow: budget.Allow, Replicas: replica.all, Version: o.Version, Log: log, Now: time.Now,
 	}))
 	adminListener, err := listen(ctx, "management", o.Config.AdminAddr, management, log)
 	if err != nil {
@@ -140,17 +133,23 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return errors.Join(err, adminListener.Close())
 	}
-	// Only a start that has its ports makes the first keys: they are shown once,
-	// and one that fails after that would take them with it.
-	first, err := bootstrap(ctx, o, service, log)
-	if err != nil {
-		return errors.Join(err, adminListener.Close(), proxyListener.Close())
-	}
-
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() { failed <- adminListener.serve() }()
 	go func() { failed <- proxyListener.serve() }()
-	announce(o, log, first, proxyListener.Addr(), adminListener.Addr(), loaded)
+	// Only a start that has its ports makes the first keys: they are shown once,
+	// and one that fails after that would take them with it.
+	begin := &beginning{Options: o, back: back, policy: policy, service: service, feed: started, log: log}
+	cleanUp.add(inBackground(func(ctx context.Context) {
+		first, err := begin.run(ctx, loaded)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			failed <- err
+		case err == nil:
+			health.started.Store(true)
+			announce(o, back, log, first, proxyListener.Addr(), adminListener.Addr(), loaded)
+			replica.report(ctx)
+		}
+	}))
 
 	for {
 		select {
@@ -186,51 +185,6 @@ func usesDemo(p *config.Policy) bool {
 	return false
 }
 
-// follow starts reading the change feed and waits until no change can be missed.
-func follow(ctx context.Context, a *auth.Authenticator, store keys.Store) (stop func() error, err error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	started, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		a.Follow(ctx, store, started)
-	}()
-	stop = func() error { cancel(); <-ended; return nil }
-	select {
-	case <-started:
-		return stop, nil
-	case <-time.After(startTimeout):
-		return nil, errors.Join(errors.New("the store's change feed could not be read"), stop())
-	}
-}
-
-// startTimeout bounds each step of the start that waits for the store.
-const startTimeout = 30 * time.Second
-
-// bootstrap makes the first start's records, or applies a chosen key.
-func bootstrap(ctx context.Context, o Options, service *keys.Service, log *zap.Logger) (keys.Bootstrapped, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	options := keys.BootstrapOptions{
-		Secret:    o.Config.BootstrapKey.Reveal(),
-		ClientKey: o.Config.PolicyFile == "" && o.Config.Policy == "",
-	}
-	if !o.Terminal {
-		options.Keep = func(b keys.Bootstrapped) error { return keepSecrets(o.Config.DataDir, b) }
-	}
-	b, err := service.Bootstrap(ctx, options)
-	var taken *keys.SecretTakenError
-	switch {
-	case errors.As(err, &taken):
-		return b, &SetupError{fmt.Errorf("KEYGATE_BOOTSTRAP_KEY: %w", err)}
-	case err != nil:
-		return b, fmt.Errorf("the administrator's key could not be made: %w", err)
-	}
-	if b.Warning != "" {
-		log.Warn("KEYGATE_BOOTSTRAP_KEY: " + b.Warning)
-	}
-	return b, nil
-}
-
 func managementMux(h *health, registry *prometheus.Registry, api http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", h.livez)
@@ -240,7 +194,7 @@ func managementMux(h *health, registry *prometheus.Registry, api http.Handler) h
 	return mux
 }
 
-func announce(o Options, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {
+func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {
 	upstream := make([]string, 0, len(loaded.Upstreams))
 	for _, u := range loaded.Upstreams {
 		if u.Target == nil {
@@ -252,7 +206,7 @@ func announce(o Options, log *zap.Logger, first keys.Bootstrapped, proxyAddr, ad
 	log.Info("keygate is ready",
 		zap.String("version", o.Version), zap.String("proxy", "http://"+dialable(proxyAddr)), zap.String("management", "http://"+dialable(adminAddr)),
 		zap.Strings("upstreams", upstream), zap.Int("routes", len(loaded.Rules)), zap.String("data_dir", o.Config.DataDir),
-		zap.String("mode", "one replica on the embedded store"))
+		zap.String("mode", back.mode))
 	if first.AdminSecret == "" {
 		return
 	}
@@ -284,6 +238,18 @@ func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, gate, man
 
 // adminDrain bounds the end of the management listener, whose requests are short.
 const adminDrain = 5 * time.Second
+
+// inBackground runs f with a context that ends when stop is called, which then
+// waits for f.
+func inBackground(f func(ctx context.Context)) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f(ctx)
+	}()
+	return func() error { cancel(); <-ended; return nil }
+}
 
 // cleanUps run in the reverse order of their addition.
 type cleanUps []func() error

@@ -38,6 +38,13 @@ func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *rate
 		counter("keygate_key_cache_unknown_hits_total", "Keys that were remembered as unknown.", s.UnknownHits.Load),
 		counter("keygate_key_cache_failures_total", "Lookups that the store failed to answer.", s.Failures.Load),
 		counter("keygate_key_cache_flushes_total", "Times that everything was forgotten because a change may have been missed.", s.Flushes.Load),
+		counter("keygate_key_cache_verified_total", "Keys in memory that were asked of the store all the same because the change feed was silent.", s.Verified.Load),
+		counter("keygate_key_cache_outage_total", "Requests served with a key from memory while the store was out of reach (outage.keys).", s.Outage.Load),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keygate_change_feed_age_seconds", Help: "Time since the change feed of a shared store last proved that no change was missed; 0 on the embedded store.",
+		}, func() float64 { return a.FeedAge().Seconds() }),
+		counter("keygate_limit_late_total", "Decisions for which the ledger took too long.", limiter.Late),
+		counter("keygate_limit_degraded_total", "Decisions that this replica made by itself while the ledger was out of reach (outage.mode: open).", limiter.Degraded),
 		counter("keygate_limit_burnt_total", "Units of cost booked but not admitted because the ledger answered too late.", limiter.Burnt),
 		gauge("keygate_unknown_plans", "Plans in use that the policy lacks; the default plan stands in.", func() int { return len(unknownPlans()) }),
 	)

@@ -21,13 +21,20 @@ import (
 type exchange struct {
 	proxy   *Proxy
 	reverse httputil.ReverseProxy
+	buf     [256]byte // for header values
+	fields  [24]zap.Field
+	request
+}
 
+// request is the part of an exchange that ends with it.
+type request struct {
 	w http.ResponseWriter
 	r *http.Request
 
 	id        string // request id, ours
 	start     time.Time
 	peer      netip.Addr // the other end of the connection
+	peerText  string
 	client    netip.Addr // peer, or whom trusted proxies name
 	trusted   bool       // whether peer is a trusted proxy
 	policy    *Policy
@@ -45,9 +52,6 @@ type exchange struct {
 	sent     time.Time     // when the request went upstream
 	upstream time.Duration // until the upstream's header arrived
 	done     bool
-
-	buf    [256]byte // for header values
-	fields [24]zap.Field
 }
 
 // decision is what became of a request, as metrics and logs name it.
@@ -75,8 +79,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.w, x.r, x.policy = w, r, p.policy.Load()
 	x.start = p.now()
-	x.id = newRequestID()
+	x.id = newRequestID(x.start)
 	x.peer = peerAddress(r.RemoteAddr)
+	x.peerText = x.peer.String()
 	x.client, x.trusted = p.clientAddress(x.peer, r.Header)
 	return x
 }
@@ -89,9 +94,8 @@ func (x *exchange) finish() {
 	if !x.done {
 		return
 	}
-	p, reverse := x.proxy, x.reverse
-	*x = exchange{proxy: p, reverse: reverse}
-	p.exchanges.Put(x)
+	x.request = request{}
+	x.proxy.exchanges.Put(x)
 }
 
 // Header, Write and WriteHeader make the exchange the ResponseWriter of its

@@ -87,7 +87,6 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	delete(h, "Authorization")
 	keepUpgrade(h)
 	x.forwardedHeaders(in, h)
-	h["X-Request-Id"] = []string{x.id}
 	if x.principal == nil {
 		return
 	}
@@ -122,10 +121,10 @@ func dropped(name string) bool {
 	return false
 }
 
-// forwardedHeaders tells the upstream who asked, and for what. What a trusted
-// proxy says is kept; what anyone else says is not.
+// forwardedHeaders tells the upstream who asked, and for what, and the request's
+// id. What a trusted proxy says is kept; what anyone else says is not.
 func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
-	chain, host, proto := x.peer.String(), in.Host, "http"
+	chain, host, proto := x.peerText, in.Host, "http"
 	if in.TLS != nil {
 		proto = "https"
 	}
@@ -140,10 +139,11 @@ func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
 			proto = prior[0]
 		}
 	}
-	values := [3]string{chain, host, proto}
+	values := [4]string{chain, host, proto, x.id} // one allocation for all
 	h["X-Forwarded-For"] = values[0:1:1]
 	h["X-Forwarded-Host"] = values[1:2:2]
 	h["X-Forwarded-Proto"] = values[2:3:3]
+	h["X-Request-Id"] = values[3:4:4]
 }
 
 // modifyResponse adds what keygate says about an admitted request.
@@ -152,18 +152,27 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
 	}
-	x.describe(res.Header)
+	// Into the answer itself: what stands in res.Header is copied once more,
+	// value by value, and must not stand beside what keygate says.
+	own := x.w.Header()
+	x.describe(own)
+	for name := range own {
+		delete(res.Header, name)
+	}
 	return nil
 }
 
 // describe sets the request id and the limits' state.
 func (x *exchange) describe(h http.Header) {
-	h["X-Request-Id"] = []string{x.id}
+	values := [3]string{x.id} // one allocation for all
+	h["X-Request-Id"] = values[0:1:1]
 	if len(x.limits.Limits) == 0 {
 		return
 	}
-	h["Ratelimit-Policy"] = []string{string(ratelimit.AppendPolicy(x.buf[:0], x.ask.Limits))}
-	h["Ratelimit"] = []string{string(ratelimit.AppendState(x.buf[:0], x.limits))}
+	values[1] = string(ratelimit.AppendPolicy(x.buf[:0], x.ask.Limits))
+	values[2] = string(ratelimit.AppendState(x.buf[:0], x.limits))
+	h["Ratelimit-Policy"] = values[1:2:2]
+	h["Ratelimit"] = values[2:3:3]
 }
 
 // upstreamFailed answers where the upstream gave no answer.

@@ -37,14 +37,17 @@ const millisecond = float64(time.Millisecond)
 // log writes the access log line. Names are OpenTelemetry's where it has one.
 // Query values, header values and bodies are never in it.
 func (x *exchange) log(path string, took time.Duration) {
-	f := x.fields[:0]
-	f = append(f,
+	client := x.peerText
+	if x.client != x.peer {
+		client = x.client.String()
+	}
+	f := append(x.fields[:0],
 		zap.String("request_id", x.id),
 		zap.String("http.request.method", x.r.Method),
 		zap.String("url.path", path),
 		zap.Int("http.response.status_code", x.status),
 		zap.Int64("http.response.body.size", x.bytes),
-		zap.Stringer("client.address", x.client),
+		zap.String("client.address", client),
 		zap.String("decision", decisionNames[x.decision]),
 		zap.Float64("duration_ms", float64(took)/millisecond),
 	)
@@ -79,6 +82,7 @@ func (x *exchange) log(path string, took time.Duration) {
 	if entry := x.proxy.accessLog.Check(level, "request"); entry != nil {
 		entry.Write(f...)
 	}
+	clear(f) // the next exchange must not keep this one's strings alive
 }
 
 // metrics of the data plane. Labels never name a key, an account or a path.

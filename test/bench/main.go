@@ -16,7 +16,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -30,6 +32,7 @@ type options struct {
 	binary      string
 	against     string
 	peers       bool
+	only        *regexp.Regexp
 }
 
 func main() {
@@ -75,13 +78,16 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.binary, "binary", "", "keygate binary to measure, instead of building this source")
 	f.StringVar(&o.against, "against", "", "another keygate binary to measure this one against, such as one of an earlier commit")
 	f.BoolVar(&o.peers, "peers", false, "also measure against nginx and HAProxy, which must be installed")
+	only := f.String("run", "", "regular expression; measure only the rows whose name matches it")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if o.repetitions < 1 || o.rate < 1 || o.connections < 1 || o.closed <= 0 || o.open <= 0 || f.NArg() > 0 {
 		return o, errors.New("numbers and lengths must be positive, and there are no arguments; see -h")
 	}
-	return o, nil
+	var err error
+	o.only, err = regexp.Compile(*only)
+	return o, err
 }
 
 // bench starts everything, measures and prints. All that it started has ended
@@ -93,6 +99,7 @@ func bench(ctx context.Context, o options, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
+	b.all = slices.DeleteFunc(b.all, func(p pair) bool { return !o.only.MatchString(p.name) })
 	ctx, cancel := context.WithTimeout(ctx, o.bound(len(b.all)))
 	defer cancel()
 	if err := measure(ctx, o, b.all); err != nil {

@@ -76,7 +76,9 @@ func (s *Store) Changes(ctx context.Context, after int64, wait time.Duration) (k
 var errReplica = errors.New("this Redis is a replica: REDIS_URL must lead to the master")
 
 // changesAfter reads one stretch of the feed. The identity is read after it: if
-// the era still is the cursor's, the stretch belongs to it.
+// the era still is the cursor's, the stretch belongs to it. For a cursor that is
+// to be made it is the other way round: one of an era that just ended is a gap at
+// the next read, one that took its number from there would skip changes.
 func (s *Store) changesAfter(ctx context.Context, after int64, block time.Duration) (keys.ChangeBatch, error) {
 	bounded, cancel := context.WithTimeout(ctx, callTimeout+max(block, 0))
 	defer cancel()
@@ -85,13 +87,16 @@ func (s *Store) changesAfter(ctx context.Context, after int64, block time.Durati
 	var stream *goredis.XStreamSliceCmd
 	err := s.onMaster(bounded, func(c *goredis.Client) error {
 		p := c.Pipeline()
-		end = p.Get(bounded, sequenceKey)
 		if after >= 0 {
+			end = p.Get(bounded, sequenceKey)
 			stream = p.XRead(bounded, &goredis.XReadArgs{
 				Streams: []string{changesKey, strconv.FormatInt(from, 10) + "-0"}, Count: maxChanges, Block: block,
 			})
 		}
 		identity, info = p.HGet(bounded, schemaKey, "id"), p.Info(bounded, "replication")
+		if after < 0 {
+			end = p.Get(bounded, sequenceKey)
+		}
 		p.Exec(bounded) // its error is the first command's, which are looked at one by one
 		return firstFailure(p.Cmds())
 	})
@@ -118,7 +123,11 @@ func (s *Store) changesAfter(ctx context.Context, after int64, block time.Durati
 	switch {
 	case after < 0: // keys.FeedEnd
 		return keys.ChangeBatch{Next: base + last}, nil
-	case after-from != base, from > last:
+	case after-from != base: // last may be of the era before
+		batch, err := s.changesAfter(ctx, keys.FeedEnd, block)
+		batch.Gap = true
+		return batch, err
+	case from > last:
 		return keys.ChangeBatch{Next: base + last, Gap: true}, nil
 	case len(stream.Val()) == 0: // if there should have been something, the stream is lost
 		return keys.ChangeBatch{Next: base + max(from, last), Gap: last > from}, nil

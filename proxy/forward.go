@@ -169,6 +169,9 @@ func (x *exchange) describe(h http.Header) {
 	if len(x.limits.Limits) == 0 {
 		return
 	}
+	if x.limits.Degraded != "" { // the plan is open and the shared budget out of reach
+		h["X-Keygate-Degraded"] = []string{"limits"}
+	}
 	values[1] = string(ratelimit.AppendPolicy(x.buf[:0], x.ask.Limits))
 	values[2] = string(ratelimit.AppendState(x.buf[:0], x.limits))
 	h["Ratelimit-Policy"] = values[1:2:2]

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +41,8 @@ type gate struct {
 	logs     *observer.ObservedLogs
 	registry *prometheus.Registry
 	upstream *upstream
+	ledger   *memory.Ledger
+	broken   *breakable // in front of ledger
 
 	mu  sync.Mutex
 	now time.Time
@@ -133,11 +137,15 @@ func newGate(t *testing.T, o gateOptions) *gate {
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
 	g.logs = logs
+	g.ledger = memory.New(memory.Options{Now: g.clock})
+	g.broken = &breakable{Ledger: g.ledger}
 	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, Now: g.clock})
 	g.proxy = proxy.New(proxy.Options{
-		Auth:    authenticator,
-		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{Now: g.clock}), Now: g.clock}),
-		Format:  format, Realm: "test", TrustedProxies: o.trusted, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Auth: authenticator,
+		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
+			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
+		}),
+		Format: format, Realm: "test", TrustedProxies: o.trusted, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {
@@ -231,3 +239,16 @@ func (g *gate) send(r *http.Request) answer {
 }
 
 func zapDecision(d string) zap.Field { return zap.String("decision", d) }
+
+// breakable is a ledger that can be away.
+type breakable struct {
+	ratelimit.Ledger
+	away atomic.Bool
+}
+
+func (b *breakable) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
+	if b.away.Load() {
+		return errors.New("ledger is away")
+	}
+	return b.Ledger.Lease(ctx, asks, grants)
+}

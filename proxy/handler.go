@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/http"
 
 	"keygate/auth"
@@ -26,7 +27,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // decide returns nil where the request may be forwarded, and fills in what the
 // forwarding needs.
 func (p *Proxy) decide(x *exchange) *refusal {
-	r, ctx := x.r, x.r.Context()
+	r := x.r
 	if r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
 		return x.noRoute()
 	}
@@ -50,20 +51,37 @@ func (p *Proxy) decide(x *exchange) *refusal {
 	if refused != nil {
 		return x.refused(refused)
 	}
-	if x.principal, refused = p.auth.Authenticate(ctx, credential.Token, x.policy.keys); refused != nil {
+	answer := p.admit(x, credential.Token, 0)
+	if stopped, ok := errors.AsType[*ratelimit.StoppedError](x.cause); ok {
+		// The ledger knows of a change of the key that this replica has not
+		// heard of: forget the key and look again, once. What the store says
+		// then is newer than the mark, whatever its version.
+		x.cause = nil
+		p.auth.Changed(keys.Change{Kind: keys.KindKey, ID: x.principal.Key.ID})
+		answer = p.admit(x, credential.Token, stopped.Version)
+	}
+	return answer
+}
+
+// admit finds the key, authorizes it and takes one request from its limits,
+// asking for a version of the key of at least known.
+func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
+	ctx := x.r.Context()
+	var refused *auth.Refusal
+	if x.principal, refused = p.auth.Authenticate(ctx, token, x.policy.keys); refused != nil {
 		return x.refused(refused)
 	}
 	if !x.principal.PlanKnown {
 		x.policy.unknownPlan(x.principal)
 	}
-	if x.access, refused = p.auth.Authorize(ctx, x.principal, r, match.Rule, x.client); refused != nil {
+	if x.access, refused = p.auth.Authorize(ctx, x.principal, x.r, x.rule.Rule, x.client); refused != nil {
 		return x.refused(refused)
 	}
-	return p.spend(x)
+	return p.spend(x, known)
 }
 
 // spend takes one request from every limit of the key's plan.
-func (p *Proxy) spend(x *exchange) *refusal {
+func (p *Proxy) spend(x *exchange, known int64) *refusal {
 	plan := &x.principal.Plan
 	if len(plan.Limits) == 0 {
 		return nil
@@ -72,8 +90,9 @@ func (p *Proxy) spend(x *exchange) *refusal {
 	x.ask = ratelimit.Ask{
 		Organization: key.Organization,
 		Key:          key.ID,
-		Version:      key.Version,
+		Version:      max(key.Version, known),
 		Rules:        x.policy.keys.Rules,
+		Open:         plan.Outage.Open,
 		Limits:       plan.Limits,
 		Cost:         1,
 	}

@@ -105,13 +105,14 @@ local function advance(h, now)
   local sessions = h[SESSIONS]
   while sessions[1] and sessions[1][EXP] <= now do
     local s = remove(sessions, 1)
-    h.changed = true
     if left(s) > 0 then spend(h, now, s[EXP], left(s)) end
   end
 end
 
 -- tidy forgets limits that nothing is charged to and that are not asked about;
--- not while there are sessions, which will be charged to those present.
+-- not while there are sessions, which will be charged to those present. What is
+-- left out of a value here and not written needs no writing: it would be left out
+-- again. So a refusal writes nothing as a rule, however often it is repeated.
 local function tidy(h, asked)
   if h[SESSIONS][1] then return end
   for i = #h[BUDGETS], 1, -1 do

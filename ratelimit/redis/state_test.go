@@ -155,6 +155,33 @@ func TestValueEndsByTheClock(t *testing.T) {
 	}
 }
 
+// reader is the world's ledger without the right to write.
+func (b *bench) reader(w *world) *Ledger {
+	w.do("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-set", "-del")
+	o := patient(&goredis.UniversalOptions{Addrs: []string{b.Addr()}, DB: int(b.used.Load()), Username: "reader", Password: "secret"})
+	client := goredis.NewUniversalClient(o)
+	w.t.Cleanup(func() { client.Close() })
+	reader := New(client)
+	reader.lease = w.lease
+	return reader
+}
+
+// Refusing writes nothing, however often it is asked for, though charges of
+// another limit have ended meanwhile.
+func TestRefusalWritesNothing(t *testing.T) {
+	b := startBench(t)
+	w := b.world(t)
+	second, hour := limit("second", 100, time.Second), limit("hour", 2, time.Hour)
+	w.ask(takeAsk(2, second, hour))
+	w.advance(2 * time.Second)
+	reader, grants := b.reader(w), make([]ratelimit.Grant, 1)
+	for range 3 {
+		if err := reader.Lease(context.Background(), []ratelimit.Ask{takeAsk(1, second, hour)}, grants); err != nil || grants[0].Status != ratelimit.Denied {
+			t.Errorf("%+v, %v", grants[0], err)
+		}
+	}
+}
+
 // Looking needs no right to write, so it does not; what grants does.
 func TestPeekWritesNothing(t *testing.T) {
 	b := startBench(t)
@@ -163,12 +190,7 @@ func TestPeekWritesNothing(t *testing.T) {
 	a := takeAsk(1, second, hour)
 	a.Session, a.NextSession, a.Want = "s", "n", 4
 	w.ask(a)
-	w.do("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-set", "-del")
-	n := b.used.Load()
-	client := goredis.NewUniversalClient(patient(&goredis.UniversalOptions{Addrs: []string{b.Addr()}, DB: int(n), Username: "reader", Password: "secret"}))
-	defer client.Close()
-	reader := New(client)
-	reader.lease = w.lease
+	reader := b.reader(w)
 	// Also where charges and the session have ended meanwhile, or a window changed.
 	for _, pause := range []time.Duration{0, time.Second, 10 * time.Second} {
 		w.advance(pause)

@@ -200,8 +200,8 @@ func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{Password: "s3cret"})
 	for url, want := range map[string]string{
-		"redis://" + server.Addr():                               "Redis wants a password",
-		"redis://:wrong@" + server.Addr():                        "refuses the user name or the password",
+		"redis://" + server.Addr():                              "Redis wants a password",
+		"redis://:wrong@" + server.Addr():                       "refuses the user name or the password",
 		fmt.Sprint("redis://127.0.0.1:", redistest.FreePort(t)): "Redis cannot be reached",
 	} {
 		c := client(t, url)

@@ -192,7 +192,7 @@ func (a *address) setPath(o *goredis.UniversalOptions) error {
 const parameters = "ca_file, cert_file, client_name, db, dial_timeout, key_file, pool_size, sentinel_password, sentinel_username, skip_verify, timeout, tls"
 
 // setParameters reads what follows the question mark. An error names the
-// parameter, and its value only where that is a file.
+// parameter and repeats no value.
 func (a *address) setParameters(o *goredis.UniversalOptions) error {
 	var skip bool
 	var ca, cert, key string
@@ -284,16 +284,25 @@ func duration(value string, least time.Duration, to *time.Duration) error {
 	return nil
 }
 
+// nameless drops the name of the file.
+func nameless(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
 func tlsConfig(skipVerify bool, caFile, certFile, keyFile string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify}
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
 		if err != nil {
-			return nil, fmt.Errorf("ca_file, which cannot be read: %w", err)
+			return nil, fmt.Errorf("ca_file, which cannot be read: %w", nameless(err))
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file, but %s holds no certificate", caFile)
+			return nil, errors.New("ca_file, but the file holds no certificate")
 		}
 	}
 	if (certFile == "") != (keyFile == "") {
@@ -302,7 +311,7 @@ func tlsConfig(skipVerify bool, caFile, certFile, keyFile string) (*tls.Config, 
 	if certFile != "" {
 		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
-			return nil, fmt.Errorf("cert_file, which cannot be used: %w", err)
+			return nil, fmt.Errorf("cert_file, which cannot be used: %w", nameless(err))
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

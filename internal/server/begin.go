@@ -31,6 +31,7 @@ type beginning struct {
 	service *keys.Service
 	feed    <-chan struct{} // closed when the change feed is being read
 	log     *zap.Logger
+	kept    bool // generated keys were written to the data directory
 }
 
 func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootstrapped, error) {
@@ -82,6 +83,11 @@ func (b *beginning) bootstrap(ctx context.Context) (keys.Bootstrapped, error) {
 	if err != nil {
 		return made, fmt.Errorf("the administrator's key could not be made: %w", err)
 	}
+	if b.kept && !made.First { // another replica was first: those keys never became valid
+		if err := dropSecrets(b.Config.DataDir); err != nil {
+			return made, err
+		}
+	}
 	if made.Warning != "" {
 		b.log.Warn("KEYGATE_BOOTSTRAP_KEY: " + made.Warning)
 	}
@@ -98,6 +104,7 @@ func (b *beginning) keep(made keys.Bootstrapped) error {
 	case b.Terminal:
 		return nil
 	}
+	b.kept = true
 	return keepSecrets(b.Config.DataDir, made)
 }
 

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,17 @@ func keepSecrets(dir string, b keys.Bootstrapped) error {
 		}
 	}
 	return nil
+}
+
+// dropSecrets removes what keepSecrets wrote.
+func dropSecrets(dir string) error {
+	var errs []error
+	for _, name := range []string{adminKeyFile, clientKeyFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("a generated key that is not valid could not be removed: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // writeSecret leaves either the whole file, on the disk, or none.

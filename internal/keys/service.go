@@ -76,7 +76,7 @@ func (s *Service) instant() time.Time { return s.now().UTC().Truncate(time.Micro
 // apply makes the change and tells of it. A change whose answer was lost may
 // have happened, so Changed is told in any case.
 func (s *Service) apply(ctx context.Context, m Mutation) error {
-	err := s.store.Apply(ctx, m)
+	_, err := s.store.Apply(ctx, m)
 	for _, c := range m.changes() {
 		s.changed(c)
 		if err == nil && s.made != nil {

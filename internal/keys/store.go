@@ -12,10 +12,11 @@ import (
 // ErrNotFound; any other error means that the store failed. Times have
 // microsecond resolution and are UTC.
 type Store interface {
-	// Apply makes one change: all of it, durably, with its audit and change
-	// entries, or nothing. Errors: ErrConflict, ErrNotFound (a record to be
-	// changed, or one referred to, is gone), *ExistsError, *TooManyKeysError.
-	Apply(ctx context.Context, m Mutation) error
+	// Apply makes one change: all of it, with its audit and change entries, or
+	// nothing. Errors: ErrConflict, ErrNotFound (a record to be changed, or one
+	// referred to, is gone), *ExistsError, *TooManyKeysError. After any other a
+	// change may have been made whose answer was lost.
+	Apply(ctx context.Context, m Mutation) (Applied, error)
 
 	// Lookup finds a key by the hash of a presented secret, with all that a
 	// decision about it needs, in one round trip and as of one instant.
@@ -82,6 +83,13 @@ type Mutation struct {
 	// MaxKeys, if set, must hold after the change.
 	MaxKeys *MaxKeys
 	Audit   []AuditEntry
+}
+
+// Applied is what a change that was made came to.
+type Applied struct {
+	// Durable: the change outlives the process that keeps it. A store that is
+	// shared may make changes of which nobody else has a copy yet.
+	Durable bool
 }
 
 // MaxKeys bounds the keys of an organization that are neither revoked nor

@@ -30,14 +30,15 @@ const (
 
 // Apply implements keys.Store: one script makes the change. A context that ends
 // before it is sent withdraws it; later the outcome is waited for, because
-// nobody could tell otherwise whether it was made.
-func (s *Store) Apply(ctx context.Context, m keys.Mutation) error {
+// nobody could tell otherwise whether it was made. It is durable if a replica has
+// it or, where there are none, if Redis writes a log.
+func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error) {
 	c, err := encode(m)
 	if err != nil {
-		return err
+		return keys.Applied{}, err
 	}
-	_, _, err = s.change(ctx, c)
-	return err
+	_, durable, err := s.change(ctx, c)
+	return keys.Applied{Durable: durable && err == nil}, err
 }
 
 // RegisterPolicy implements keys.Store. A policy that is registered already is
@@ -53,8 +54,7 @@ func (s *Store) RegisterPolicy(ctx context.Context, digest string, by keys.Audit
 }
 
 // change runs the apply script and returns the policy's number, if one was to be
-// registered, and whether the change survives the loss of the process that holds
-// it.
+// registered, and whether the change is durable.
 func (s *Store) change(ctx context.Context, c *change) (number int64, durable bool, err error) {
 	if err := s.ended(ctx); err != nil {
 		return 0, false, err

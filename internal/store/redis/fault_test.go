@@ -64,7 +64,7 @@ func TestAnswerLost(t *testing.T) {
 	lost.answers.Store(1)
 	changed := newKey("1")
 	changed.Version = 5
-	if err := s.Apply(t.Context(), keys.Mutation{Keys: []keys.Key{changed}}); !errors.Is(err, keys.ErrConflict) {
+	if _, err := s.Apply(t.Context(), keys.Mutation{Keys: []keys.Key{changed}}); !errors.Is(err, keys.ErrConflict) {
 		t.Errorf("a refusal whose answer was lost: %v", err)
 	}
 	if batch, err := s.Changes(t.Context(), end.Next, 0); err != nil || len(batch.Changes) != 1 {
@@ -76,7 +76,7 @@ func TestAnswerLost(t *testing.T) {
 
 	// Both answers are lost: nobody can tell, and the error says so.
 	lost.answers.Store(applyTries)
-	err = s.Apply(t.Context(), keys.Mutation{Keys: []keys.Key{newKey("2")}})
+	_, err = s.Apply(t.Context(), keys.Mutation{Keys: []keys.Key{newKey("2")}})
 	if err == nil || !strings.Contains(err.Error(), "not known") {
 		t.Errorf("no answer at all: %v", err)
 	}
@@ -178,12 +178,13 @@ func TestDemoted(t *testing.T) {
 	other := redistest.Start(t, redistest.Options{})
 	server := redistest.Start(t, redistest.Options{})
 	s := openStore(t, Options{Client: client(t, server.URL())})
+	if made, err := s.Apply(t.Context(), keys.Mutation{}); err != nil || made.Durable {
+		t.Errorf("a change that nobody keeps: %+v, %v", made, err)
+	}
 	server.Do("REPLICAOF", "127.0.0.1", other.Port)
 	ctx := t.Context()
-	for what, err := range map[string]error{
-		"Ping":  s.Ping(ctx),
-		"Apply": s.Apply(ctx, keys.Mutation{Settings: []keys.Setting{{Name: "x"}}}),
-	} {
+	_, err := s.Apply(ctx, keys.Mutation{Settings: []keys.Setting{{Name: "x"}}})
+	for what, err := range map[string]error{"Ping": s.Ping(ctx), "Apply": err} {
 		if err == nil || !strings.Contains(err.Error(), "is a replica") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -209,7 +210,7 @@ func TestFull(t *testing.T) {
 	server.Do("CONFIG", "SET", "maxmemory", "1mb")
 	gone := newKey("1")
 	gone.Version = 1
-	err := s.Apply(ctx, keys.Mutation{DeleteKeys: []keys.Key{gone}, Keys: []keys.Key{newKey("3")}})
+	_, err := s.Apply(ctx, keys.Mutation{DeleteKeys: []keys.Key{gone}, Keys: []keys.Key{newKey("3")}})
 	if err == nil || !strings.Contains(err.Error(), "maxmemory is reached") {
 		t.Errorf("Apply: %v", err)
 	}
@@ -247,7 +248,7 @@ func TestStopped(t *testing.T) {
 	for what, call := range map[string]func() error{
 		"Lookup":  func() error { _, err := s.Lookup(ctx, keys.HashSecret("1")); return err },
 		"Changes": func() error { _, err := s.Changes(ctx, end.Next, time.Minute); return err },
-		"Apply":   func() error { return s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}}) },
+		"Apply":   func() error { _, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}}); return err },
 		"Ping":    func() error { return s.Ping(ctx) },
 		"deadline of the caller": func() error {
 			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
@@ -295,10 +296,10 @@ func TestKilled(t *testing.T) {
 				writing.Go(func() {
 					for i := 0; ctx.Err() == nil; i++ {
 						id := fmt.Sprintf("%d-%d", w, i)
-						err := s.Apply(context.Background(), keys.Mutation{At: time.Now(), Keys: []keys.Key{newKey(id)}, Audit: []keys.AuditEntry{{ID: "aud_" + id}}})
+						did, err := s.Apply(context.Background(), keys.Mutation{At: time.Now(), Keys: []keys.Key{newKey(id)}, Audit: []keys.AuditEntry{{ID: "aud_" + id}}})
 						var exists *keys.ExistsError
 						switch {
-						case err == nil:
+						case err == nil && did.Durable:
 							acknowledged.Store(id, true)
 							made.Add(1)
 						case errors.As(err, &exists):

@@ -122,7 +122,7 @@ func apply(t testing.TB, s *Store, m keys.Mutation) {
 	if m.At.IsZero() {
 		m.At = time.Now()
 	}
-	if err := s.Apply(t.Context(), m); err != nil {
+	if _, err := s.Apply(t.Context(), m); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
 }
@@ -159,7 +159,7 @@ func smoke(t *testing.T, s *Store) {
 		t.Errorf("AuditLog: %+v, %v", log, err)
 	}
 	var tooMany *keys.TooManyKeysError
-	if err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}, MaxKeys: &keys.MaxKeys{Organization: "org_1", Max: 1}}); !errors.As(err, &tooMany) {
+	if _, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}, MaxKeys: &keys.MaxKeys{Organization: "org_1", Max: 1}}); !errors.As(err, &tooMany) {
 		t.Errorf("a key too many: %v", err)
 	}
 	if n, err := s.RegisterPolicy(ctx, "digest", keys.AuditEntry{ID: "aud_2"}); err != nil || n != 1 {
@@ -231,7 +231,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Error("a second start is fresh")
 	}
 	server.Do("HSET", schemaKey, "version", 7)
-	if err := s.Apply(t.Context(), keys.Mutation{}); !errors.As(err, &newer) {
+	if _, err := s.Apply(t.Context(), keys.Mutation{}); !errors.As(err, &newer) {
 		t.Errorf("a change after an upgrade by another: %v", err)
 	}
 	if err := s.Ping(t.Context()); !errors.As(err, &newer) {

@@ -32,12 +32,8 @@ func promotion(t *testing.T, s *Store, master *redistest.Server) {
 	t.Helper()
 	ctx := t.Context()
 	s.server.Store(nil) // look for replicas anew
-	c, err := encode(keys.Mutation{Keys: []keys.Key{newKey("durable")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, durable, err := s.change(ctx, c); err != nil || !durable {
-		t.Fatalf("a change with a replica: durable %v, %v", durable, err)
+	if made, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("durable")}}); err != nil || !made.Durable {
+		t.Fatalf("a change with a replica: %+v, %v", made, err)
 	}
 	end, err := s.Changes(ctx, keys.FeedEnd, 0)
 	if err != nil {

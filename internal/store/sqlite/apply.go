@@ -10,8 +10,9 @@ import (
 )
 
 // Apply implements keys.Store. It returns once the change is on disk.
-func (s *Store) Apply(ctx context.Context, m keys.Mutation) error {
-	return s.explain(s.writer.submit(ctx, func(t *tx) error { return s.apply(t, m) }))
+func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error) {
+	err := s.explain(s.writer.submit(ctx, func(t *tx) error { return s.apply(t, m) }))
+	return keys.Applied{Durable: err == nil}, err
 }
 
 // apply writes a mutation. Keys are deleted first, so that their secrets are

@@ -40,7 +40,7 @@ func fill(tb testing.TB, s *Store, n int) {
 	}
 	for i := 0; i <= n; i++ {
 		if len(m.Keys) == 1000 || i == n {
-			if err := s.Apply(context.Background(), m); err != nil {
+			if _, err := s.Apply(context.Background(), m); err != nil {
 				tb.Fatal(err)
 			}
 			m = keys.Mutation{}
@@ -103,7 +103,7 @@ func BenchmarkCreate(b *testing.B) {
 						At: time.Now(), Keys: []keys.Key{k}, Audit: []keys.AuditEntry{{ID: "aud_" + k.ID, Action: "key.create"}},
 						MaxKeys: &keys.MaxKeys{Organization: k.Organization, Max: 1000},
 					}
-					if err := s.Apply(context.Background(), m); err != nil {
+					if _, err := s.Apply(context.Background(), m); err != nil {
 						b.Error(err)
 					}
 				}
@@ -170,13 +170,14 @@ func TestManyKeys(t *testing.T) {
 	measure("page of 50, a name", rounds, page(keys.KeyFilter{Name: "service 7"}, first))
 	measure("page of 50, a name in an organization", rounds, page(keys.KeyFilter{Organization: one, Name: "service 7"}, first))
 	measure("create, bounded by 1,000,000 keys", 20, func(i int) error {
-		return s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + i)}, MaxKeys: &keys.MaxKeys{Organization: one, Max: 1_000_000}})
+		_, err := s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + i)}, MaxKeys: &keys.MaxKeys{Organization: one, Max: 1_000_000}})
+		return err
 	})
 	var all sync.WaitGroup
 	start = time.Now()
 	for i := range 64 {
 		all.Go(func() {
-			if err := s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + 100 + i)}}); err != nil {
+			if _, err := s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + 100 + i)}}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -65,7 +65,7 @@ func childWrite() int {
 		return 1
 	}
 	account := keys.Account{ID: "acc_1", Name: "owner"}
-	if err := s.Apply(ctx, keys.Mutation{Accounts: []keys.Account{account}}); err != nil {
+	if _, err := s.Apply(ctx, keys.Mutation{Accounts: []keys.Account{account}}); err != nil {
 		var exists *keys.ExistsError
 		if !errors.As(err, &exists) {
 			fmt.Println("error:", err)
@@ -77,7 +77,7 @@ func childWrite() int {
 			for i := 0; ; i++ {
 				id := fmt.Sprintf("key_%d_%d_%d", os.Getpid(), worker, i)
 				k := keys.Key{ID: id, Name: id, Account: account.ID, Secrets: []keys.Secret{{Hash: keys.HashSecret(id)}}}
-				if err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{k}, Audit: []keys.AuditEntry{{ID: "aud_" + id}}}); err != nil {
+				if _, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{k}, Audit: []keys.AuditEntry{{ID: "aud_" + id}}}); err != nil {
 					fmt.Println("error:", err)
 					os.Exit(1)
 				}

@@ -76,7 +76,7 @@ func TestUnusableDirectory(t *testing.T) {
 func TestFilesAreTheOwnersOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a?b", "100%&c=#d e") // characters that mean something in SQLite's URIs
 	s := openStore(t, Options{Dir: dir})
-	if err := s.Apply(t.Context(), keys.Mutation{Settings: []keys.Setting{{Name: "x"}}}); err != nil {
+	if _, err := s.Apply(t.Context(), keys.Mutation{Settings: []keys.Setting{{Name: "x"}}}); err != nil {
 		t.Fatal(err)
 	}
 	seen := make(map[string]fs.FileMode)
@@ -114,7 +114,7 @@ func filled(t *testing.T, n int) (dir, file string) {
 		id := fmt.Sprintf("key_%06d", i)
 		m.Keys = append(m.Keys, keys.Key{ID: id, Name: id, Account: "acc_1", Description: strings.Repeat("x", 500), Secrets: []keys.Secret{{Hash: keys.HashSecret(id)}}})
 	}
-	if err := s.Apply(t.Context(), m); err != nil {
+	if _, err := s.Apply(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -45,7 +45,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if err := s.Apply(ctx, setting("never")); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Apply(ctx, setting("never")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Apply: %v", err)
 	}
 	if err := s.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -55,7 +55,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		t.Errorf("returned after %v", took)
 	}
 	release()
-	if err := s.Apply(t.Context(), setting("after")); err != nil {
+	if _, err := s.Apply(t.Context(), setting("after")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Setting(t.Context(), "never"); !errors.Is(err, keys.ErrNotFound) {
@@ -86,7 +86,10 @@ func TestCloseWhileOthersWait(t *testing.T) {
 	s := openStore(t, Options{Dir: t.TempDir()})
 	release := hold(t, s)
 	waiting := make(chan error)
-	go func() { waiting <- s.Apply(context.Background(), setting("late")) }()
+	go func() {
+		_, err := s.Apply(context.Background(), setting("late"))
+		waiting <- err
+	}()
 	time.Sleep(10 * time.Millisecond)
 	closed := make(chan error)
 	go func() { closed <- s.Close() }()
@@ -97,8 +100,9 @@ func TestCloseWhileOthersWait(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Errorf("Close: %v", err)
 	}
+	_, late := s.Apply(t.Context(), setting("late"))
 	for what, err := range map[string]error{
-		"Apply": s.Apply(t.Context(), setting("late")), "Ping": s.Ping(t.Context()),
+		"Apply": late, "Ping": s.Ping(t.Context()),
 		"Setting": func() error { _, err := s.Setting(t.Context(), "x"); return err }(),
 	} {
 		if !errors.Is(err, ErrClosed) {
@@ -115,7 +119,7 @@ func together(t *testing.T, s *Store, all ...keys.Mutation) []error {
 	outcomes := make([]error, len(all))
 	var waiting sync.WaitGroup
 	for i, m := range all {
-		waiting.Go(func() { outcomes[i] = s.Apply(context.Background(), m) })
+		waiting.Go(func() { _, outcomes[i] = s.Apply(context.Background(), m) })
 	}
 	time.Sleep(50 * time.Millisecond)
 	release()
@@ -153,7 +157,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Apply(t.Context(), keys.Mutation{Accounts: []keys.Account{{ID: "acc_1"}}}); err != nil {
+	if _, err := s.Apply(t.Context(), keys.Mutation{Accounts: []keys.Account{{ID: "acc_1"}}}); err != nil {
 		t.Fatal(err)
 	}
 	pages("PRAGMA max_page_count = 1") // SQLite makes that the present size
@@ -163,7 +167,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	err = s.Apply(t.Context(), large)
+	_, err = s.Apply(t.Context(), large)
 	if err == nil || !strings.Contains(err.Error(), s.file+": the disk is full") || !strings.Contains(err.Error(), "free some space") {
 		t.Errorf("Apply on a full disk: %v", err)
 	}
@@ -184,7 +188,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("Ping on a full disk, from which requests are still decided: %v", err)
 	}
 	pages("PRAGMA max_page_count = 100000")
-	if err := s.Apply(t.Context(), large); err != nil {
+	if _, err := s.Apply(t.Context(), large); err != nil {
 		t.Errorf("once there is space: %v", err)
 	}
 }
@@ -192,7 +196,7 @@ func TestFullDisk(t *testing.T) {
 // TestAuditIsAppendOnly: not even the writer's connection changes the log.
 func TestAuditIsAppendOnly(t *testing.T) {
 	s := openStore(t, Options{Dir: t.TempDir()})
-	if err := s.Apply(t.Context(), keys.Mutation{Audit: []keys.AuditEntry{{ID: "aud_1", Action: "x"}}}); err != nil {
+	if _, err := s.Apply(t.Context(), keys.Mutation{Audit: []keys.AuditEntry{{ID: "aud_1", Action: "x"}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{"UPDATE audit SET action='y'", "DELETE FROM audit", "REPLACE INTO audit SELECT * FROM audit"} {

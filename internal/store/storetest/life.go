@@ -48,7 +48,7 @@ func cancelled(w *world) {
 	cancel()
 	w.untouched("Apply", func() {
 		k := w.key(n.account)
-		fails[struct{}](w, "Apply", context.Canceled)(struct{}{}, w.s.Apply(ctx, keys.Mutation{At: w.now, Keys: []keys.Key{k}}))
+		fails[keys.Applied](w, "Apply", context.Canceled)(w.s.Apply(ctx, keys.Mutation{At: w.now, Keys: []keys.Key{k}}))
 		fails[keys.Key](w, "the key", keys.ErrNotFound)(w.s.Key(w.Context(), k.ID))
 	})
 	fails[int64](w, "RegisterPolicy", context.Canceled)(w.s.RegisterPolicy(ctx, "a", w.audit("policy.load")))
@@ -64,7 +64,7 @@ func cancelled(w *world) {
 	for i := range 30 {
 		k := w.key(n.account)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*200*time.Microsecond)
-		err := w.s.Apply(ctx, keys.Mutation{At: w.now, Keys: []keys.Key{k}, Audit: []keys.AuditEntry{w.audit("key.create")}})
+		_, err := w.s.Apply(ctx, keys.Mutation{At: w.now, Keys: []keys.Key{k}, Audit: []keys.AuditEntry{w.audit("key.create")}})
 		cancel()
 		if _, keyErr := w.s.Key(w.Context(), k.ID); (err == nil) != (keyErr == nil) {
 			w.Errorf("Apply: %v, then Key: %v", err, keyErr)
@@ -97,9 +97,10 @@ func closing(w *world) {
 		w.Fatal("who waited for a change still waits 20s after Close")
 	}
 	ctx := context.Background()
-	failsSomehow(w.T, "Apply", w.s.Apply(ctx, keys.Mutation{At: w.now, Settings: []keys.Setting{{Name: "late"}}}))
+	_, err := w.s.Apply(ctx, keys.Mutation{At: w.now, Settings: []keys.Setting{{Name: "late"}}})
+	failsSomehow(w.T, "Apply", err)
 	failsSomehow(w.T, "Ping", w.s.Ping(ctx))
-	_, err := w.s.Organization(ctx, n.organization.ID)
+	_, err = w.s.Organization(ctx, n.organization.ID)
 	failsSomehow(w.T, "Organization", err)
 	_, err = w.s.Lookup(ctx, keys.HashSecret("x"))
 	failsSomehow(w.T, "Lookup", err)

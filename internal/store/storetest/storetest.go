@@ -158,7 +158,8 @@ func (w *world) try(m keys.Mutation) error {
 	if m.At.IsZero() {
 		m.At = w.now
 	}
-	return w.s.Apply(context.Background(), m)
+	_, err := w.s.Apply(context.Background(), m)
+	return err
 }
 
 // create stores new keys and returns them as stored.

@@ -71,8 +71,8 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.repetitions, "reps", 5, "paired repetitions of each measurement, at least 5 for figures to quote")
-	f.DurationVar(&o.closed, "closed", 1500*time.Millisecond, "length of one closed-loop measurement")
-	f.DurationVar(&o.open, "open", 2500*time.Millisecond, "length of one open-loop measurement")
+	f.DurationVar(&o.closed, "closed", 1200*time.Millisecond, "length of one closed-loop measurement")
+	f.DurationVar(&o.open, "open", 2*time.Second, "length of one open-loop measurement")
 	f.IntVar(&o.rate, "rate", 2000, "requests per second and subject in the open loop")
 	f.IntVar(&o.connections, "connections", 32, "keep-alive connections per subject")
 	f.StringVar(&o.binary, "binary", "", "keygate binary to measure, instead of building this source")
@@ -100,6 +100,9 @@ func bench(ctx context.Context, o options, stdout io.Writer) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 
 	b.all = slices.DeleteFunc(b.all, func(p pair) bool { return !o.only.MatchString(p.name) })
+	if len(b.all) == 0 {
+		return errors.New("-run matches no row")
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.bound(len(b.all)))
 	defer cancel()
 	if err := measure(ctx, o, b.all); err != nil {

@@ -39,7 +39,7 @@ func (s *Store) Lookup(ctx context.Context, h keys.Hash) (f keys.Found, err erro
 	if err != nil {
 		return f, err
 	}
-	if len(answer) < 4 {
+	if len(answer) != 5 {
 		return f, fmt.Errorf("Redis answered a look-up with %d values", len(answer))
 	}
 	if f.Key, err = decodeKey(answer[0], answer[1]); err != nil {
@@ -59,7 +59,7 @@ func (s *Store) Lookup(ctx context.Context, h keys.Hash) (f keys.Found, err erro
 			return f, err
 		}
 	}
-	f.Grants, err = decodeGrants(answer[4:])
+	f.Grants, err = decodeGrants(answer[4])
 	return f, err
 }
 
@@ -118,13 +118,14 @@ func get[T any](ctx context.Context, s *Store, kind, prefix, id string, decode f
 
 // Grants implements keys.Store.
 func (s *Store) Grants(ctx context.Context, account string) ([]keys.Grant, error) {
-	members, err := read(ctx, s, "grants", func(ctx context.Context) ([]string, error) {
-		return s.client.ZRange(ctx, grantsKey+account, 0, -1).Result()
-	})
+	text, err := read(ctx, s, "grants", func(ctx context.Context) (string, error) { return s.client.Get(ctx, grantsKey+account).Result() })
+	if errors.Is(err, keys.ErrNotFound) { // none is no error
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	return decodeGrants(members)
+	return decodeGrants(text)
 }
 
 // Organizations implements keys.Store.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -171,11 +172,12 @@ func decodeAccount(id, text string) (keys.Account, error) {
 	}, err
 }
 
-// decodeGrants reads members of an account's set: id, NUL, record.
-func decodeGrants(members []string) ([]keys.Grant, error) {
+// decodeGrants reads an account's grants, a line of id and record for each,
+// and puts them in the order of their ids.
+func decodeGrants(lines string) ([]keys.Grant, error) {
 	var grants []keys.Grant
-	for _, member := range members {
-		id, text, _ := strings.Cut(member, "\x00")
+	for line := range strings.Lines(lines) {
+		id, text, _ := strings.Cut(line, " ")
 		r, err := decode[grantRecord]("grant", id, text)
 		if err != nil {
 			return nil, err
@@ -185,6 +187,7 @@ func decodeGrants(members []string) ([]keys.Grant, error) {
 			Role: r.Role, Permission: r.Permission, CreatedAt: instant(r.Created),
 		})
 	}
+	slices.SortFunc(grants, func(a, b keys.Grant) int { return strings.Compare(a.ID, b.ID) })
 	return grants, nil
 }
 

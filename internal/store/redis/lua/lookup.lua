@@ -2,7 +2,7 @@
 -- its owner's grants: one trip and one snapshot.
 --
 -- KEYS[1]  the hash's key
--- Answers nothing, or {id, key, organization, space, grants…}; '' for no record.
+-- Answers nothing, or {id, key, organization, space, grants}; '' for no record.
 
 local P = 'kg:{kg}:'
 
@@ -17,4 +17,4 @@ end
 local key = cjson.decode(record)
 local organization = key.o and redis.call('GET', P .. 'organization:' .. key.o)
 local space = key.sp and redis.call('GET', P .. 'space:' .. key.sp)
-return { id, record, organization or '', space or '', unpack(redis.call('ZRANGE', P .. 'grants:' .. key.a, 0, -1)) }
+return { id, record, organization or '', space or '', redis.call('GET', P .. 'grants:' .. key.a) or '' }

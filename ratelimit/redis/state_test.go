@@ -108,6 +108,9 @@ func TestEveryValueEnds(t *testing.T) {
 	report.Spent, report.Seen, report.Take, report.Want = 2, 4, 0, 0
 	release := report
 	release.Release = true
+	alone := report
+	alone.Spent, alone.Seen, alone.Want = 0, 0, 1
+	alone.Limits = []ratelimit.Limit{{Name: "minute", Holder: "key_b", Quota: 50, Per: time.Minute}}
 	tau, d := ratelimit.LeaseTime(time.Second), ratelimit.CallTimeout
 	for _, step := range []struct {
 		name string
@@ -119,6 +122,7 @@ func TestEveryValueEnds(t *testing.T) {
 		{"lease", lease, map[string]time.Duration{"key_a": tau + time.Second, "org_a": d + time.Hour}},
 		{"report", report, map[string]time.Duration{"key_a": tau + time.Second, "org_a": d + time.Hour}},
 		{"release", release, map[string]time.Duration{"key_a": tau + time.Second, "org_a": d + time.Hour}},
+		{"only a lease", alone, map[string]time.Duration{"key_a": tau + time.Second, "org_a": d + time.Hour, "key_b": 2*time.Second + time.Minute}},
 	} {
 		if err := l.Lease(ctx, []ratelimit.Ask{step.ask}, make([]ratelimit.Grant, 1)); err != nil {
 			t.Fatal(err)

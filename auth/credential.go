@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"keygate/internal/keys"
@@ -18,7 +19,7 @@ type Credential struct {
 // Bearer reads the credential of a request (RFC 6750, section 2.1): exactly one
 // Authorization header, the scheme in any case, one or more spaces, the key.
 func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal) {
-	c := Credential{Exposed: HoldsKey(f, rawQuery)}
+	c := Credential{Exposed: Exposed(f, rawQuery)}
 	values := h["Authorization"]
 	if len(values) > 1 {
 		return c, refuse(Ambiguous, "The request has more than one Authorization header. Send exactly one.")
@@ -44,6 +45,18 @@ func token(value string) string {
 		return ""
 	}
 	return strings.Trim(value[len(scheme):], " ")
+}
+
+// Exposed reports whether a raw query holds a key, as it stands or percent-encoded.
+func Exposed(f keys.Format, rawQuery string) bool {
+	if HoldsKey(f, rawQuery) {
+		return true
+	}
+	if !strings.Contains(rawQuery, "%") {
+		return false
+	}
+	decoded, err := url.PathUnescape(rawQuery)
+	return err == nil && HoldsKey(f, decoded)
 }
 
 // HoldsKey reports whether a part of a URL holds something with the form of a

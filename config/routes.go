@@ -262,11 +262,12 @@ func checkHeader(name string) string {
 		return "that header holds the key"
 	case "Host", "Content-Length":
 		return "that header has a meaning of its own in HTTP"
-	case "X-Request-Id":
-		return "keygate replaces that header"
 	default:
-		if strings.HasPrefix(canonical, "X-Keygate-") {
-			return "keygate drops the headers X-Keygate-* of a request"
+		// As the proxy does: some servers read '_' as '-'.
+		field := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		if slices.Contains([]string{"forwarded", "x-request-id", "x-real-ip", "x-original-url", "x-rewrite-url"}, field) ||
+			strings.HasPrefix(field, "x-keygate-") || strings.HasPrefix(field, "x-forwarded-") {
+			return "keygate drops or replaces that header of a request"
 		}
 	}
 	return ""

@@ -73,8 +73,18 @@ func (x *exchange) noRoute() *refusal {
 
 func (x *exchange) wrongMethod() *refusal {
 	allow := x.policy.table.Allow(x.r.Host, x.r.URL.Path)
+	if allow == "" { // the rule allows all, and this is one that keygate forwards for nobody
+		allow = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+	}
 	return &refusal{decision: methodNotAllowed, allow: allow, problem: problem.Problem{
 		Status: http.StatusMethodNotAllowed, Error: "Method not allowed", Detail: "This path allows " + allow + ".",
+	}}
+}
+
+func (x *exchange) overriddenMethod(header string) *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "The header " + header + " asks for another method than the request's own, by which it is authorized. Send the request with the method that is meant.",
 	}}
 }
 
@@ -156,6 +166,9 @@ func (x *exchange) noAnswer(status int) *refusal {
 		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
 	}}
 	switch status {
+	case http.StatusBadRequest:
+		out.problem.Error = "Malformed request"
+		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."
 	case statusClientGone:
 		out.problem.Error = "Client closed request"
 		out.problem.Detail = "The connection was closed, or its sending side, before the API behind this gateway had answered."

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -42,6 +43,7 @@ type request struct {
 	principal *auth.Principal
 	access    auth.Access
 	exposed   bool // a key stood in the URL
+	body      *clientBody
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
 
@@ -90,10 +92,16 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
-	x.proxy.record(x)
 	if !x.done {
-		return
+		cause := recover()
+		if cause != http.ErrAbortHandler {
+			x.cause = fmt.Errorf("panic: %v", cause)
+			x.proxy.accessLog.Error("keygate panicked", zap.String("request_id", x.id), zap.Any("panic", cause), zap.Stack("stack"))
+		}
+		x.proxy.record(x)
+		panic(http.ErrAbortHandler)
 	}
+	x.proxy.record(x)
 	x.request = request{}
 	x.proxy.exchanges.Put(x)
 }

@@ -113,7 +113,7 @@ func dropped(name string) bool {
 			return true
 		}
 	}
-	for _, whole := range [...]string{"X-Request-Id", "X-Real-Ip", "X-Original-Url", "X-Rewrite-Url"} {
+	for _, whole := range [...]string{"X-Request-Id", "X-Real-Ip", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
 		if auth.SameField(name, whole) {
 			return true
 		}
@@ -182,18 +182,20 @@ func (x *exchange) describe(h http.Header) {
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
-	x.refuse(x.noAnswer(statusOf(x.r.Context(), err)))
+	x.refuse(x.noAnswer(x.statusOf(err)))
 }
 
 // statusClientGone is nginx's 499: nobody reads it but the operator.
 const statusClientGone = 499
 
 // statusOf decides what a failed upstream call was. This is the only place.
-func statusOf(ctx context.Context, err error) int {
+func (x *exchange) statusOf(err error) int {
 	var timeout net.Error
 	switch {
-	case ctx.Err() != nil:
+	case x.r.Context().Err() != nil:
 		return statusClientGone
+	case x.body != nil && x.body.broken.Load():
+		return http.StatusBadRequest
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return http.StatusGatewayTimeout
 	}

@@ -238,15 +238,20 @@ func (g *gate) send(r *http.Request) answer {
 	return a
 }
 
+var zapExposed = zap.Bool("key_exposed_in_url", true)
+
 func zapDecision(d string) zap.Field { return zap.String("decision", d) }
 
 // breakable is a ledger that can be away.
 type breakable struct {
 	ratelimit.Ledger
-	away atomic.Bool
+	away, panics atomic.Bool
 }
 
 func (b *breakable) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
+	if b.panics.Load() {
+		panic("a mistake of ours")
+	}
 	if b.away.Load() {
 		return errors.New("ledger is away")
 	}

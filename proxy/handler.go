@@ -19,6 +19,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(answer)
 	} else {
 		x.sent = p.now()
+		if r.ContentLength != 0 {
+			x.body = &clientBody{ReadCloser: r.Body}
+			r.Body = x.body
+		}
 		x.reverse.ServeHTTP(x, r)
 	}
 	x.done = true
@@ -40,6 +44,12 @@ func (p *Proxy) decide(x *exchange) *refusal {
 			return x.wrongMethod()
 		}
 		return x.noRoute()
+	}
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return x.wrongMethod() // a tunnel past every rule; an echo of what only the upstream may see
+	}
+	if name := overridesMethod(r.Header); name != "" {
+		return x.overriddenMethod(name)
 	}
 	x.rule = x.policy.rules[match.Rule]
 	if x.rule.budget != nil {
@@ -72,7 +82,7 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 		return x.refused(refused)
 	}
 	if !x.principal.PlanKnown {
-		x.policy.unknownPlan(x.principal)
+		x.policy.usesUnknownPlan(x.principal)
 	}
 	if x.access, refused = p.auth.Authorize(ctx, x.principal, x.r, x.rule.Rule, x.client); refused != nil {
 		return x.refused(refused)
@@ -110,6 +120,7 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 // decidePublic admits a request without a key within the address's budget.
 func (x *exchange) decidePublic() *refusal {
 	x.decision = public
+	x.exposed = auth.Exposed(x.proxy.format, x.r.URL.RawQuery)
 	ok, retryAfter := x.rule.budget.Allow(budgetKey(x.client))
 	if !ok {
 		return x.overAddressBudget(retryAfter)

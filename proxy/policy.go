@@ -76,11 +76,16 @@ func (p *Policy) inherit(former *Policy) {
 	}
 }
 
-func (p *Policy) unknownPlan(principal *auth.Principal) {
+// usesUnknownPlan notes the plan of a key that is being used.
+func (p *Policy) usesUnknownPlan(principal *auth.Principal) {
 	name := principal.Key.Plan
 	if name == "" {
 		name = principal.Organization.Plan
 	}
+	p.unknownPlan(name)
+}
+
+func (p *Policy) unknownPlan(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.unknown) < maxUnknownPlans {
@@ -88,8 +93,12 @@ func (p *Policy) unknownPlan(principal *auth.Principal) {
 	}
 }
 
-// UnknownPlans lists the plans that keys in use refer to and the policy in
-// force does not have; the default plan stands in for them.
+// UnknownPlan notes a plan that is referred to and that the policy in force
+// does not have.
+func (p *Proxy) UnknownPlan(name string) { p.policy.Load().unknownPlan(name) }
+
+// UnknownPlans lists the plans that organizations, or keys in use, refer to and
+// the policy in force does not have; the default plan stands in for them.
 func (p *Proxy) UnknownPlans() []string {
 	policy := p.policy.Load()
 	policy.mu.Lock()

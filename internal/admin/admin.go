@@ -166,6 +166,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, c *call) {
 		problem.Write(w, p)
 		return
 	}
+	if p := c.checkQuery(r); p != nil {
+		problem.Write(w, p)
+		return
+	}
 	// All answers are JSON. huma would negotiate one as "application/problem+json"
 	// with a client that accepts this too.
 	r.Header.Set("Accept", "application/json")

@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -67,4 +68,25 @@ var plainText = map[string]string{
 	"invalid integer":                     "must be a whole number",
 	"unknown query parameter":             "is not a parameter of this operation",
 	"required query parameter is missing": "is required",
+}
+
+// checkQuery refuses a query that can be read in more than one way: huma drops
+// what it cannot parse and takes the first of several values, so that a filter
+// would silently not be one.
+func (c *call) checkQuery(r *http.Request) *problem.Problem {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return c.problem(http.StatusBadRequest, "The query cannot be parsed: parameters are name=value, joined by '&' and percent-encoded.")
+	}
+	var fields []problem.FieldError
+	for name, values := range query {
+		if len(values) > 1 {
+			fields = append(fields, problem.FieldError{Field: name, Detail: "stands in the query more than once"})
+		}
+	}
+	if fields == nil {
+		return nil
+	}
+	slices.SortFunc(fields, func(a, b problem.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	return c.invalid(fields)
 }

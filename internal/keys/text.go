@@ -6,6 +6,14 @@ import (
 	"unicode/utf8"
 )
 
+// deceptive characters make text look like another: line separators, marks that
+// reorder it, and some that cannot be seen. Joiners are not among them: scripts
+// and emoji need them.
+var deceptive = &unicode.RangeTable{R16: []unicode.Range16{
+	{Lo: 0x200b, Hi: 0x200b, Stride: 1}, {Lo: 0x200e, Hi: 0x200f, Stride: 1}, {Lo: 0x2028, Hi: 0x202e, Stride: 1},
+	{Lo: 0x2060, Hi: 0x2069, Stride: 1}, {Lo: 0xfeff, Hi: 0xfeff, Stride: 1},
+}}
+
 func (c *check) slug(field, s string) {
 	ok := s != "" && len(s) <= maxSlug && s[0] != '-' && s[len(s)-1] != '-'
 	for i := 0; ok && i < len(s); i++ {
@@ -35,10 +43,10 @@ func (c *check) text(field, s string, most int, controls string) {
 		c.add(field, s, "has %d characters; at most %d are allowed", n, most)
 	}
 	bad := func(r rune) bool {
-		return (unicode.IsControl(r) || r == '\u2028' || r == '\u2029') && !strings.ContainsRune(controls, r)
+		return (unicode.IsControl(r) || unicode.Is(deceptive, r)) && !strings.ContainsRune(controls, r)
 	}
 	if i := strings.IndexFunc(s, bad); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(s[i:])
-		c.add(field, "", "must not contain control characters; U+%04X stands at byte %d", r, i)
+		c.add(field, "", "must not contain control or invisible characters; U+%04X stands at byte %d", r, i)
 	}
 }

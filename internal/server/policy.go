@@ -25,6 +25,8 @@ type policyLoader struct {
 	log    *zap.Logger
 	now    func() time.Time
 
+	loaded chan struct{} // a policy was installed, see checkPlans
+
 	results *prometheus.CounterVec
 	healthy prometheus.Gauge
 
@@ -45,7 +47,7 @@ type policyStatus struct {
 
 func newPolicyLoader(c config.Config, store keys.Store, p *proxy.Proxy, log *zap.Logger, r prometheus.Registerer, now func() time.Time) *policyLoader {
 	l := &policyLoader{
-		config: c, store: store, proxy: p, log: log, now: now,
+		config: c, store: store, proxy: p, log: log, now: now, loaded: make(chan struct{}, 1),
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keygate_policy_loads_total", Help: "Loads of the policy, by result.",
 		}, []string{"result"}),
@@ -94,6 +96,10 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}
+	select {
+	case l.loaded <- struct{}{}:
+	default: // a check is due already
+	}
 	return nil
 }
 

@@ -108,6 +108,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := policy.use(loaded); err != nil {
 		return err
 	}
+	cleanUp.add(inBackground(policy.checkPlans))
 	service := keys.NewService(keys.ServiceOptions{
 		Store: back.store, Format: format, Policy: gate.PolicyKeys, Now: time.Now,
 		Changed: authenticator.Changed, Made: marks(back, log, registry, &cleanUp),
@@ -185,13 +186,21 @@ func usesDemo(p *config.Policy) bool {
 	return false
 }
 
+// managementMux serves health and metrics without a key and leaves the rest to
+// the API. http.ServeMux would answer for the API where a path is not clean.
 func managementMux(h *health, registry *prometheus.Registry, api http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", h.livez)
-	mux.HandleFunc("GET /readyz", h.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	mux.Handle("/", api)
-	return mux
+	own := http.NewServeMux()
+	own.HandleFunc("GET /livez", h.livez)
+	own.HandleFunc("GET /readyz", h.readyz)
+	own.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/livez", "/readyz", "/metrics":
+			own.ServeHTTP(w, r)
+		default:
+			api.ServeHTTP(w, r)
+		}
+	})
 }
 
 func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {

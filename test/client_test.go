@@ -132,6 +132,7 @@ func (g *gateway) readyz() (status int, body struct {
 		LoadedAt time.Time `json:"loaded_at"`
 		Error    string
 	}
+	UnknownPlans []string `json:"unknown_plans"`
 },
 ) {
 	g.t.Helper()

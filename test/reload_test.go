@@ -132,3 +132,30 @@ func testBadPolicy(t *testing.T, g *gateway, file, good, key string) {
 		t.Errorf("/readyz: %d %+v", status, body)
 	}
 }
+
+// A plan that the new policy forgot shows before one of its customers calls.
+func TestReloadWithoutAPlanInUse(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	policy := strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", "gold")
+	file := written(t, "policy.yaml", policy)
+	g := start(t, settings{"KEYGATE_POLICY_FILE": file})
+	var org struct{ ID string }
+	g.must(&org, "orgs", "create", "--slug", "acme", "--plan", "gold", "-o", "json")
+	put(t, file, strings.Replace(policy, "gold: {", "silver: {", 1))
+	g.signal(syscall.SIGHUP)
+	eventually(t, "/readyz names the plan", func() bool {
+		status, body := g.readyz()
+		return status == http.StatusOK && len(body.UnknownPlans) == 1 && body.UnknownPlans[0] == "gold"
+	})
+	if n := g.metric("keygate_unknown_plans"); n != 1 {
+		t.Errorf("keygate_unknown_plans is %v", n)
+	}
+	k := g.newKey("of acme", "--organization", "acme")
+	if got := g.wants(http.StatusOK, "/steady", k.Secret).header.Get("RateLimit-Policy"); !strings.Contains(got, "q=100;w=60") {
+		t.Errorf("the default plan does not stand in: %q", got)
+	}
+	put(t, file, policy)
+	g.signal(syscall.SIGHUP)
+	eventually(t, "the plan is back", func() bool { _, body := g.readyz(); return len(body.UnknownPlans) == 0 })
+}

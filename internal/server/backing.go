@@ -72,6 +72,7 @@ func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 			return nil, &SetupError{fmt.Errorf("KEYGATE_DATA_DIR: %w", err)}
 		}
 	}
+	quietRedis(g.log)
 	url := o.Config.RedisURL.Reveal()
 	client, err := redisstore.NewClient(url)
 	if err != nil {

@@ -235,7 +235,9 @@ func TestFailures(t *testing.T) {
 		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
 		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:operator"}},
 		{
-			"wrong fields are named as flags", in.env, []string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"}, exitRefused,
+			"wrong fields are named as flags", in.env,
+			[]string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"},
+			exitRefused,
 			[]string{"--allow-cidr: must be an address", "--expires: must be", "--permissions: names"},
 		},
 		{"not found", in.env, []string{"keys", "get", "key_1"}, exitNotFound, []string{`"key_1"`}},
@@ -288,9 +290,16 @@ func TestServerDataIsNotRaw(t *testing.T) {
 	defer s.Close()
 	env := []string{"KEYGATE_ADMIN_URL=" + s.URL, "KEYGATE_ADMIN_KEY=k"}
 	for _, args := range [][]string{
-		{"keys", "list"}, {"keys", "list", "-o", "json"}, {"keys", "list", "-o", "yaml"},
-		{"keys", "get", "key_1"}, {"keys", "get", "key_1", "-o", "json"}, {"keys", "get", "key_1", "-o", "yaml"},
-		{"keys", "get", "key_bad"}, {"keys", "get", evil}, {"keys", "delete", "key_1", "--yes"}, {evil},
+		{"keys", "list"},
+		{"keys", "list", "-o", "json"},
+		{"keys", "list", "-o", "yaml"},
+		{"keys", "get", "key_1"},
+		{"keys", "get", "key_1", "-o", "json"},
+		{"keys", "get", "key_1", "-o", "yaml"},
+		{"keys", "get", "key_bad"},
+		{"keys", "get", evil},
+		{"keys", "delete", "key_1", "--yes"},
+		{evil},
 	} {
 		r := run(t, env, args...)
 		if out := r.stdout + r.stderr; strings.ContainsAny(out, "\x1b\x07\u009b\u202e\U000e0041") {

@@ -10,8 +10,11 @@ import (
 // reorder it, and some that cannot be seen. Joiners are not among them: scripts
 // and emoji need them.
 var deceptive = &unicode.RangeTable{R16: []unicode.Range16{
-	{Lo: 0x200b, Hi: 0x200b, Stride: 1}, {Lo: 0x200e, Hi: 0x200f, Stride: 1}, {Lo: 0x2028, Hi: 0x202e, Stride: 1},
-	{Lo: 0x2060, Hi: 0x2069, Stride: 1}, {Lo: 0xfeff, Hi: 0xfeff, Stride: 1},
+	{Lo: 0x200b, Hi: 0x200b, Stride: 1},
+	{Lo: 0x200e, Hi: 0x200f, Stride: 1},
+	{Lo: 0x2028, Hi: 0x202e, Stride: 1},
+	{Lo: 0x2060, Hi: 0x2069, Stride: 1},
+	{Lo: 0xfeff, Hi: 0xfeff, Stride: 1},
 }}
 
 func (c *check) slug(field, s string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,7 +115,8 @@ func (l *Limiter) bounded(ctx context.Context, ask *Ask) (Decision, error) {
 		defer cancel()
 	}
 	d, err := l.take(ctx, l.ledger, ask)
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrLate) {
+	// A connection's deadline may be over before the context's.
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrLate) {
 		l.late.Add(1)
 	}
 	return d, err

@@ -3,6 +3,8 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -217,11 +219,14 @@ func TestDecideStopped(t *testing.T) {
 }
 
 // failing is a ledger that is away.
-type failing struct{ ratelimit.Ledger }
+type failing struct {
+	ratelimit.Ledger
+	err error
+}
 
 var errAway = errors.New("away")
 
-func (failing) Lease(context.Context, []ratelimit.Ask, []ratelimit.Grant) error { return errAway }
+func (f failing) Lease(context.Context, []ratelimit.Ask, []ratelimit.Grant) error { return f.err }
 
 // generous grants everything.
 type generous struct{ ratelimit.Ledger }
@@ -233,7 +238,7 @@ func (generous) Lease(_ context.Context, asks []ratelimit.Ask, grants []ratelimi
 
 // TestOutage: only an open plan is decided without the ledger, and says so.
 func TestOutage(t *testing.T) {
-	l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{}, Local: generous{}})
+	l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{err: errAway}, Local: generous{}})
 	ask := ratelimit.Ask{Key: "key_1", Limits: []ratelimit.Limit{{Name: "minute", Holder: "key_1", Quota: 1, Per: time.Minute}}}
 	if d, err := l.Decide(t.Context(), &ask); !errors.Is(err, errAway) || d.Allowed {
 		t.Errorf("strict: %+v %v", d, err)
@@ -244,5 +249,20 @@ func TestOutage(t *testing.T) {
 	}
 	if l.Degraded() != 1 {
 		t.Errorf("%d decisions counted", l.Degraded())
+	}
+}
+
+// What took too long is counted, whichever deadline was over first.
+func TestLate(t *testing.T) {
+	ask := asking(limit("minute", 1, time.Minute))
+	for err, want := range map[error]uint64{
+		context.DeadlineExceeded:                              1,
+		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: 1,
+		errAway: 0,
+	} {
+		l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{err: err}})
+		if _, got := l.Decide(t.Context(), ask); !errors.Is(got, err) || l.Late() != want {
+			t.Errorf("%v: %v, %d counted as late, want %d", err, got, l.Late(), want)
+		}
 	}
 }

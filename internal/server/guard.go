@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
 	"go.uber.org/zap"
 
@@ -15,10 +16,13 @@ import (
 )
 
 // A back end that does not answer is left alone for breakerPause after
-// breakerFailures calls failed in a row: requests are then answered at once
-// rather than after a time-out each, and one of them tries again.
+// breakerFailures calls failed in a row, over breakerAfter: requests are then
+// answered at once rather than after a time-out each, and one of them tries
+// again. Many requests wait at the same time, so that a number alone would make
+// half a second's outage of every hiccup.
 const (
 	breakerFailures = 5
+	breakerAfter    = 250 * time.Millisecond
 	breakerPause    = 500 * time.Millisecond
 )
 
@@ -41,12 +45,21 @@ func newGuards(r prometheus.Registerer, log *zap.Logger) *guards {
 
 func newBreaker[T any](g *guards, part string) *gobreaker.CircuitBreaker[T] {
 	state := g.open.WithLabelValues(part)
+	var failing time.Time // since when; the breaker's own lock guards it
 	return gobreaker.NewCircuitBreaker[T](gobreaker.Settings{
-		Name:        part,
-		Timeout:     breakerPause,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
-		// That a client went away says nothing about the back end.
-		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) },
+		Name:    part,
+		Timeout: breakerPause,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			if c.ConsecutiveFailures == 1 {
+				failing = time.Now()
+			}
+			return c.ConsecutiveFailures >= breakerFailures && time.Since(failing) >= breakerAfter
+		},
+		// That a client went away says nothing about the back end, nor that a call
+		// was not even sent because too many others wait.
+		IsExcluded: func(err error) bool {
+			return errors.Is(err, context.Canceled) || errors.Is(err, goredis.ErrPoolTimeout)
+		},
 		IsSuccessful: func(err error) bool {
 			return err == nil || errors.Is(err, keys.ErrNotFound)
 		},

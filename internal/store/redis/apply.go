@@ -158,5 +158,5 @@ func outcome(answer []any, c *change) (int64, error) {
 		version, err := strconv.ParseInt(word(1), 10, 64)
 		return 0, errors.Join(&SchemaError{Schema: version, Know: schemaVersion}, err)
 	}
-	return 0, fmt.Errorf("Redis answered a change with %q, which this version of keygate does not know", answer)
+	return 0, fmt.Errorf("a change was answered with %q, which this version of keygate does not know", answer)
 }

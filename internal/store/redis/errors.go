@@ -68,16 +68,16 @@ func explain(err error) error {
 				return fmt.Errorf("%s (%w)", r.meaning, err)
 			}
 		}
-		return fmt.Errorf("Redis: %w", err)
+		return fmt.Errorf("answer of Redis: %w", err)
 	}
 	var dial *net.OpError
 	switch {
 	case errors.Is(err, goredis.ErrClosed):
 		return ErrClosed
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return fmt.Errorf("Redis cannot be reached: %w", err)
+		return fmt.Errorf("cannot reach Redis: %w", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("Redis did not answer in time: %w", err)
+		return fmt.Errorf("no answer from Redis in time: %w", err)
 	}
-	return fmt.Errorf("Redis: %w", err)
+	return fmt.Errorf("on the way to Redis: %w", err)
 }

@@ -170,6 +170,16 @@ func TestLostPieces(t *testing.T) {
 	if _, err := s.Lookup(ctx, keys.HashSecret("x")); err == nil || errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("an index without its record: %v; want a failure, not an unknown key", err)
 	}
+	tenant(t, s)
+	apply(t, s, keys.Mutation{Keys: []keys.Key{newKey("1")}})
+	for _, lost := range []string{grantsKey + "acc_1", organizationKey + "org_1", keyKey + "key_1"} {
+		value := server.Do("GET", lost)
+		server.Do("DEL", lost)
+		if _, err := s.Lookup(ctx, keys.HashSecret("1")); err == nil || errors.Is(err, keys.ErrNotFound) {
+			t.Errorf("a key without %s: %v; want a failure", lost, err)
+		}
+		server.Do("SET", lost, value)
+	}
 }
 
 // TestDemoted: a master that became a replica proves nothing and takes nothing.

@@ -40,7 +40,7 @@ func (s *Store) Lookup(ctx context.Context, h keys.Hash) (f keys.Found, err erro
 		return f, err
 	}
 	if len(answer) != 5 {
-		return f, fmt.Errorf("Redis answered a look-up with %d values", len(answer))
+		return f, fmt.Errorf("a look-up was answered with %d values", len(answer))
 	}
 	if f.Key, err = decodeKey(answer[0], answer[1]); err != nil {
 		return f, err

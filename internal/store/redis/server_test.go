@@ -145,9 +145,9 @@ func TestExplain(t *testing.T) {
 		reply("NOREPLICAS Not enough good replicas to write."):                                  "min-replicas-to-write",
 		reply("WRONGPASS invalid username-password pair or user is disabled."):                  "refuses the user name or the password",
 		reply("ERR max number of clients reached"):                                              "maxclients",
-		reply("ERR something else"):                                                             "Redis: ERR something else",
-		fmt.Errorf("read: %w", context.DeadlineExceeded):                                        "did not answer in time",
-		errors.New("EOF"): "Redis: EOF",
+		reply("ERR something else"):                                                             "answer of Redis: ERR something else",
+		fmt.Errorf("read: %w", context.DeadlineExceeded):                                        "no answer from Redis in time",
+		errors.New("EOF"): "on the way to Redis: EOF",
 	} {
 		got := explain(err)
 		if !strings.Contains(got.Error(), want) || !errors.Is(got, err) && !errors.Is(got, context.DeadlineExceeded) {

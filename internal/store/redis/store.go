@@ -110,8 +110,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Fresh reports whether this store was made by Open: nothing was lost, there was
-// nothing before.
+// Fresh reports whether Open made this store in an empty Redis: nothing was lost,
+// for there was nothing before.
 func (s *Store) Fresh() bool { return s.fresh }
 
 // ensureSchema returns the store's identity, a random id that it is given when

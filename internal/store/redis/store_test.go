@@ -202,7 +202,7 @@ func TestOpenRefuses(t *testing.T) {
 	for url, want := range map[string]string{
 		"redis://" + server.Addr():                              "Redis wants a password",
 		"redis://:wrong@" + server.Addr():                       "refuses the user name or the password",
-		fmt.Sprint("redis://127.0.0.1:", redistest.FreePort(t)): "Redis cannot be reached",
+		fmt.Sprint("redis://127.0.0.1:", redistest.FreePort(t)): "cannot reach Redis",
 	} {
 		c := client(t, url)
 		start := time.Now()
@@ -223,6 +223,11 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("a newer store: %v", err)
 	}
 	server.Do("DEL", schemaKey)
+	server.Do("SET", sequenceKey, 7)
+	if openStore(t, Options{Client: client(t, server.URL())}).Fresh() {
+		t.Error("a store that lost its schema record is fresh")
+	}
+	server.Do("DEL", schemaKey, sequenceKey)
 	s := openStore(t, Options{Client: client(t, server.URL())})
 	if !s.Fresh() {
 		t.Error("a first start is not fresh")

@@ -207,6 +207,9 @@ function write.account(id, version, record)
   local own = new.o or ''
   refer('account', id, own, '')
   put(key, record)
+  if not old then
+    put(P .. 'grants:' .. id, '') -- so that it is noticed if they are lost
+  end
   if old and (old.o or '') ~= own then
     later('ZREM', P .. 'accounts:' .. (old.o or ''), id)
   end
@@ -317,7 +320,7 @@ end
 local function check()
   local schema = redis.call('HMGET', KEYS[1], 'version', 'id')
   if not schema[2] then -- the first use, or the store was emptied under us
-    later('HSET', KEYS[1], 'version', meta.known, 'id', meta.token)
+    later('HSET', KEYS[1], 'version', meta.known, 'id', meta.token, 'created', integer(meta.at))
   elseif tonumber(schema[1]) > meta.known then
     refuse('schema', schema[1])
   end

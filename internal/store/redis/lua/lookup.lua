@@ -2,7 +2,10 @@
 -- its owner's grants: one trip and one snapshot.
 --
 -- KEYS[1]  the hash's key
--- Answers nothing, or {id, key, organization, space, grants}; '' for no record.
+-- Answers nothing, or {id, key, organization, space, grants}; '' for what the key
+-- does not have. What it should have and is not there, since it was evicted or is
+-- on its way to another node of a cluster, is an error: without it the key would
+-- be refused for no reason of its owner's.
 
 local P = 'kg:{kg}:'
 
@@ -10,11 +13,11 @@ local id = redis.call('GET', KEYS[1])
 if not id then
   return false
 end
-local record = redis.call('GET', P .. 'key:' .. id)
-if not record then
-  return redis.error_reply('ERR keygate: the record of ' .. id .. ' is lost')
+local function need(kind, id)
+  return redis.call('GET', P .. kind .. ':' .. id) or error('record ' .. kind .. ':' .. id .. ' is lost', 0)
 end
+local record = need('key', id)
 local key = cjson.decode(record)
-local organization = key.o and redis.call('GET', P .. 'organization:' .. key.o)
-local space = key.sp and redis.call('GET', P .. 'space:' .. key.sp)
-return { id, record, organization or '', space or '', redis.call('GET', P .. 'grants:' .. key.a) or '' }
+local organization = key.o and need('organization', key.o) or ''
+local space = key.sp and need('space', key.sp) or ''
+return { id, record, organization, space, need('grants', key.a) }

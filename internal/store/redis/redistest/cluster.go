@@ -69,7 +69,7 @@ func (c *Cluster) layout(own int) []byte {
 	return out.Bytes()
 }
 
-// agrees wants a node to see the cluster serving with all slots and replicas.
+// agrees wants a node to see the whole cluster serving.
 func agrees(ctx context.Context, c *goredis.Client) error {
 	info, err := c.ClusterInfo(ctx).Result()
 	if err != nil {
@@ -79,17 +79,6 @@ func agrees(ctx context.Context, c *goredis.Client) error {
 		if !strings.Contains(info, want) {
 			return fmt.Errorf("%s is missing in\n%s", want, info)
 		}
-	}
-	ranges, err := c.ClusterSlots(ctx).Result()
-	if err != nil {
-		return err
-	}
-	nodes := 0
-	for _, r := range ranges {
-		nodes += len(r.Nodes)
-	}
-	if nodes != 6 {
-		return fmt.Errorf("%d nodes in %+v", nodes, ranges)
 	}
 	return nil
 }

@@ -21,7 +21,8 @@ type pair struct {
 	name      string
 	reference subject
 	subject   subject
-	open      bool // whether the open loop is measured too
+	open      bool         // whether the open loop is measured too
+	redis     *redisServer // the subject's; nil if it has none
 	results   [modes][]result
 }
 
@@ -33,6 +34,7 @@ type bed struct {
 	children []*child
 	all      []pair
 	versions []string
+	redis    *redisServer
 }
 
 func newBed(ctx context.Context, o options) (_ *bed, err error) {
@@ -60,6 +62,11 @@ func newBed(ctx context.Context, o options) (_ *bed, err error) {
 	if b.upstream, err = b.server(roleUpstream); err != nil {
 		return nil, err
 	}
+	if o.redis {
+		if b.redis, err = b.startRedis(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.startSubjects(ctx, o, peers); err != nil {
 		return nil, err
 	}
@@ -70,11 +77,11 @@ func newBed(ctx context.Context, o options) (_ *bed, err error) {
 // measured against what.
 func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error {
 	const json, quiet = "info", "warn"
-	logged, err := b.gateway(ctx, "keygate", b.binary, json, "one", "four", "none")
+	logged, err := b.gateway(ctx, "keygate", b.binary, nil, json, "one", "four", "none")
 	if err != nil {
 		return err
 	}
-	silent, err := b.gateway(ctx, "keygate", b.binary, quiet, "one", "none")
+	silent, err := b.gateway(ctx, "keygate", b.binary, nil, quiet, "one", "none")
 	if err != nil {
 		return err
 	}
@@ -86,7 +93,7 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 			return err
 		}
 		// The very requests that keygate gets.
-		references[i] = subject{name: roleReference, child: b.last(), target: target{addr, keygate.Requests}}
+		references[i] = subject{name: roleReference, child: b.last(), target: target{Addr: addr, Requests: keygate.Requests}}
 		if err := checkForwards(ctx, references[i]); err != nil {
 			return err
 		}
@@ -100,6 +107,9 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 		{name: "keygate: no limit, access log", reference: reference, subject: logged.subject("keygate", "none")},
 		{name: "keygate: no limit, no access log", reference: reference, subject: silent.subject("keygate", "none")},
 	}
+	if err := b.startOnRedis(ctx, reference, json); err != nil {
+		return err
+	}
 	for _, p := range peers {
 		s, err := b.peer(ctx, p, silent.secret["one"])
 		if err != nil {
@@ -109,7 +119,7 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 			pair{name: "keygate, no access log, against " + p.what, reference: s, subject: silent.subject("keygate", "one"), open: true})
 	}
 	if o.against != "" {
-		other, err := b.gateway(ctx, "other keygate", o.against, json, "one")
+		other, err := b.gateway(ctx, "other keygate", o.against, nil, json, "one")
 		if err != nil {
 			return err
 		}
@@ -118,9 +128,46 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 	return nil
 }
 
-// gateway starts a keygate that was checked for each plan.
-func (b *bed) gateway(ctx context.Context, name, binary, logLevel string, plans ...string) (*gateway, error) {
-	g, err := startKeygate(ctx, name, binary, b.dir, b.upstream, logLevel, plans...)
+// startOnRedis adds the rows on the shared Redis, if there is one.
+func (b *bed) startOnRedis(ctx context.Context, reference subject, logLevel string) error {
+	if b.redis == nil {
+		return nil
+	}
+	g, err := b.gateway(ctx, "keygate on Redis", b.binary, b.redis, logLevel, "one", "two", "four", "none")
+	if err != nil {
+		return err
+	}
+	for _, row := range []struct {
+		what, plan string
+		open       bool
+	}{{"no limit", "none", false}, {"one limit", "one", true}, {"two limits", "two", false}, {"four limits", "four", false}} {
+		s := g.subject("keygate on Redis", row.plan)
+		s.MayBeLate = true
+		b.all = append(b.all, pair{
+			name: "keygate on Redis: " + row.what + ", access log", reference: reference, subject: s, open: row.open, redis: b.redis,
+		})
+	}
+	return nil
+}
+
+// startRedis starts the one that gateways share.
+func (b *bed) startRedis(ctx context.Context) (*redisServer, error) {
+	s, err := startRedis(ctx, b.dir)
+	if s != nil {
+		b.children = append(b.children, s.child)
+		b.versions = append(b.versions, versionOf(ctx, s.child.cmd.Path, "--version"))
+	}
+	return s, err
+}
+
+// gateway starts a keygate that was checked for each plan; without a Redis, on a
+// store of its own.
+func (b *bed) gateway(ctx context.Context, name, binary string, redis *redisServer, logLevel string, plans ...string) (*gateway, error) {
+	url := ""
+	if redis != nil {
+		url = redis.url
+	}
+	g, err := startKeygate(ctx, name, binary, b.dir, b.upstream, url, logLevel, plans...)
 	if g != nil {
 		b.children = append(b.children, g.child)
 	}
@@ -136,7 +183,7 @@ func (b *bed) gateway(ctx context.Context, name, binary, logLevel string, plans 
 }
 
 func (g *gateway) subject(name, plan string) subject {
-	return subject{name: name, child: g.child, target: target{g.addr, requests(g.secret[plan])}}
+	return subject{name: name, child: g.child, target: target{Addr: g.addr, Requests: requests(g.secret[plan])}}
 }
 
 // requests are what the load generator sends: one for each key.
@@ -164,6 +211,9 @@ func (b *bed) last() *child { return b.children[len(b.children)-1] }
 // close ends all children, the last one first, and removes their files.
 func (b *bed) close() error {
 	var errs []error
+	if b.redis != nil {
+		errs = append(errs, b.redis.client.Close())
+	}
 	for _, c := range slices.Backward(b.children) {
 		errs = append(errs, c.stop())
 	}

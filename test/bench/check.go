@@ -53,7 +53,7 @@ func checkGateway(ctx context.Context, g *gateway, plan string) error {
 	if err != nil {
 		return err
 	}
-	limits := map[string]int{"one": 1, "four": 4}[plan]
+	limits := map[string]int{"one": 1, "two": 2, "four": 4}[plan]
 	if got := strings.Count(h.Get("Ratelimit"), ";r=999999999"); got != limits {
 		return fmt.Errorf("%d limits were counted, not %d: RateLimit is %q", got, limits, h.Get("Ratelimit"))
 	}

@@ -30,6 +30,10 @@ permissions:
 plans:
   none: { limits: [] }
   one: { limits: [{ name: minute, requests: 1000000000000, per: 1m }] }
+  two:
+    limits:
+      - { name: second, requests: 1000000000000, per: 1s }
+      - { name: minute, requests: 1000000000000, per: 1m }
   four:
     limits:
       - { name: second, requests: 1000000000000, per: 1s }
@@ -79,9 +83,9 @@ func buildKeygate(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// startKeygate starts one on an empty store and makes the keys. Its log goes to
-// /dev/null: written, and read by nobody.
-func startKeygate(ctx context.Context, name, binary, dir, upstream, logLevel string, plans ...string) (*gateway, error) {
+// startKeygate starts one on an empty store, its own or a Redis, and makes the
+// keys. Its log goes to /dev/null: written, and read by nobody.
+func startKeygate(ctx context.Context, name, binary, dir, upstream, redisURL, logLevel string, plans ...string) (*gateway, error) {
 	format, err := keys.NewFormat(keys.DefaultPrefix)
 	if err != nil {
 		return nil, err
@@ -98,6 +102,9 @@ func startKeygate(ctx context.Context, name, binary, dir, upstream, logLevel str
 		"KEYGATE_ADDR=" + addrs[0], "KEYGATE_ADMIN_ADDR=" + addrs[1], "KEYGATE_DATA_DIR=" + dir,
 		"KEYGATE_BOOTSTRAP_KEY=" + operator, "KEYGATE_POLICY=" + strings.Replace(policy, "UPSTREAM", upstream, 1),
 		"KEYGATE_DEFAULT_PLAN=" + plans[0], "LOG_LEVEL=" + logLevel, "LOG_FORMAT=json",
+	}
+	if redisURL != "" {
+		env = append(env, "REDIS_URL="+redisURL)
 	}
 	for _, variable := range os.Environ() {
 		if strings.HasPrefix(variable, "GO") || strings.HasPrefix(variable, "PATH=") {

@@ -1,6 +1,7 @@
 // Command bench measures what keygate adds to a request: the CPU time per
-// request of a bare httputil.ReverseProxy and of keygate on the embedded store,
-// at the same moment and under equal load, as a ratio. "make bench" runs it.
+// request of a bare httputil.ReverseProxy and of keygate on the embedded store
+// and on Redis, at the same moment and under equal load, as a ratio; and how much
+// Redis has to do for a request. "make bench" runs it.
 //
 // A ratio of two processes that run side by side holds on a machine that other
 // work shares; a throughput or a latency does not. The reference against itself
@@ -31,6 +32,7 @@ type options struct {
 	connections int
 	binary      string
 	against     string
+	redis       bool
 	peers       bool
 	only        *regexp.Regexp
 }
@@ -72,11 +74,12 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.repetitions, "reps", 5, "paired repetitions of each measurement, at least 5 for figures to quote")
 	f.DurationVar(&o.closed, "closed", 1200*time.Millisecond, "length of one closed-loop measurement")
-	f.DurationVar(&o.open, "open", 2*time.Second, "length of one open-loop measurement")
+	f.DurationVar(&o.open, "open", 1500*time.Millisecond, "length of one open-loop measurement")
 	f.IntVar(&o.rate, "rate", 2000, "requests per second and subject in the open loop")
 	f.IntVar(&o.connections, "connections", 32, "keep-alive connections per subject")
 	f.StringVar(&o.binary, "binary", "", "keygate binary to measure, instead of building this source")
 	f.StringVar(&o.against, "against", "", "another keygate binary to measure this one against, such as one of an earlier commit")
+	f.BoolVar(&o.redis, "redis", true, "also measure keygate on Redis, which must be installed")
 	f.BoolVar(&o.peers, "peers", false, "also measure against nginx and HAProxy, which must be installed")
 	only := f.String("run", "", "regular expression; measure only the rows whose name matches it")
 	if err := f.Parse(args); err != nil {

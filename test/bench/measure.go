@@ -20,10 +20,15 @@ const (
 	modes // how many there are
 )
 
+// maxLate is the part of the answers that may be 503 where that is counted: one
+// in so many.
+const maxLate = 20
+
 // result is one measurement of a pair; index 0 is the reference, 1 the subject.
 type result struct {
 	loaded
-	cpu [2]time.Duration // per request
+	cpu   [2]time.Duration // per request
+	redis redisUse
 }
 
 // ratio of the subject's CPU time to the reference's.
@@ -67,7 +72,7 @@ func (p *pair) measure(ctx context.Context, o options, m mode) (_ result, err er
 	if err != nil {
 		return result{}, fmt.Errorf("load: %w", err)
 	}
-	before, err := p.cpu()
+	before, err := p.used(ctx)
 	if err != nil {
 		return result{}, err
 	}
@@ -80,7 +85,7 @@ func (p *pair) measure(ctx context.Context, o options, m mode) (_ result, err er
 			return result{}, fmt.Errorf("load: %w", err)
 		}
 	}
-	after, err := p.cpu()
+	after, err := p.used(ctx)
 	if err != nil {
 		return result{}, err
 	}
@@ -90,8 +95,12 @@ func (p *pair) measure(ctx context.Context, o options, m mode) (_ result, err er
 	if r.Error != "" || r.Requests == 0 {
 		return result{}, fmt.Errorf("load: %d requests, %s", r.Requests, r.Error)
 	}
+	if late := r.Late[1]; late > r.Requests/maxLate {
+		return result{}, fmt.Errorf("%d of %d answers were 503: that is not the work to be measured", late, r.Requests)
+	}
+	r.redis = after.redis.since(before.redis)
 	for i := range r.cpu {
-		r.cpu[i] = (after[i] - before[i]) / time.Duration(r.Requests)
+		r.cpu[i] = (after.cpu[i] - before.cpu[i]) / time.Duration(r.Requests)
 		if r.cpu[i] == 0 {
 			return result{}, errors.New("too short to measure: less than 10 ms of CPU time")
 		}
@@ -99,13 +108,22 @@ func (p *pair) measure(ctx context.Context, o options, m mode) (_ result, err er
 	return r, nil
 }
 
-func (p *pair) cpu() (t [2]time.Duration, err error) {
+// used is what was used so far.
+type used struct {
+	cpu   [2]time.Duration
+	redis redisUse
+}
+
+func (p *pair) used(ctx context.Context) (u used, err error) {
 	for i, s := range []subject{p.reference, p.subject} {
-		if t[i], err = s.child.cpu(); err != nil {
-			return t, err
+		if u.cpu[i], err = s.child.cpu(); err != nil {
+			return u, err
 		}
 	}
-	return t, nil
+	if p.redis != nil {
+		u.redis, err = p.redis.use(ctx)
+	}
+	return u, err
 }
 
 // startLoad starts a load generator, which ends by itself and with ctx.

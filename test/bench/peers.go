@@ -158,7 +158,7 @@ func (b *bed) peer(ctx context.Context, p peer, secrets []string) (subject, erro
 		return subject{}, err
 	}
 	b.children = append(b.children, c)
-	s := subject{name: p.what, child: c, target: target{addrs[0], requests(secrets)}}
+	s := subject{name: p.what, child: c, target: target{Addr: addrs[0], Requests: requests(secrets)}}
 	if err := c.waitUntil(ctx, func(ctx context.Context) error { return checkForwards(ctx, s) }); err != nil {
 		said, _ := os.ReadFile(log.Name()) // only to explain the error
 		return s, fmt.Errorf("%w\n%s", err, said)

@@ -31,6 +31,20 @@ func report(w io.Writer, b *bed, o options) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(b.all, func(p pair) bool { return p.redis != nil }) {
+		out.WriteString("\nOn Redis, for a request\n")
+		fmt.Fprintln(table, "\tload\tkeygate CPU\tRedis CPU\ttrips\tscripts\tper script\t503")
+		for i := range b.all {
+			for m := range modes {
+				if p := &b.all[i]; p.redis != nil && len(p.results[m]) > 0 {
+					p.onRedis(table, m, o)
+				}
+			}
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
 	out.WriteString("\nLatency in the open loop, from the instant a request was due (context only, the load shares the machine)\n")
 	fmt.Fprintln(table, "\treference p50\tp99\tsubject p50\tp99")
 	for i := range b.all {
@@ -55,13 +69,42 @@ turns. How far the reference against itself is from 1.00 is how far any ratio
 can be off. keygate checks the key, a permission and the limits, and counts its
 metrics; the access log is JSON, written to /dev/null. All figures are of
 HTTP/1.1 with keep-alive, an answer of 206 bytes and 100 keys in rotation.
+
+On Redis: the CPU time of the redis-server process, with an append-only file.
+Trips are what it read from connections: decisions, lookups and the change feed.
+Scripts are those of INFO commandstats, with the time that it gives them, the
+least of the repetitions: it goes on while other processes have the processor.
+503 are decisions that took longer than they may, which a busy machine causes.
 `
 
-func (p *pair) row(w io.Writer, m mode, o options) {
-	load := fmt.Sprintf("closed, %d connections", o.connections)
+// microseconds is what all times in the tables are in.
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func (m mode) load(o options) string {
 	if m == openLoop {
-		load = fmt.Sprintf("open, %d/s", o.rate)
+		return fmt.Sprintf("open, %d/s", o.rate)
 	}
+	return fmt.Sprintf("closed, %d connections", o.connections)
+}
+
+// onRedis is a row of what a request costs on both sides of the connection.
+func (p *pair) onRedis(w io.Writer, m mode, o options) {
+	const keygate, redis, trips, scripts, script, late = 0, 1, 2, 3, 4, 5
+	var of [6][]float64
+	for _, r := range p.results[m] {
+		n := float64(r.Requests)
+		of[keygate] = append(of[keygate], microseconds(r.cpu[1]))
+		of[redis] = append(of[redis], microseconds(r.redis.cpu)/n)
+		of[trips] = append(of[trips], float64(r.redis.reads)/n)
+		of[scripts] = append(of[scripts], float64(r.redis.scripts)/n)
+		of[script] = append(of[script], microseconds(r.redis.scriptTime)/float64(max(1, r.redis.scripts)))
+		of[late] = append(of[late], 100*float64(r.Late[1])/n)
+	}
+	fmt.Fprintf(w, "%s\t%s\t%.1f µs\t%.1f µs\t%.3f\t%.3f\t%.1f µs\t%.2f %%\n", p.name, m.load(o),
+		median(of[keygate]), median(of[redis]), median(of[trips]), median(of[scripts]), slices.Min(of[script]), median(of[late]))
+}
+
+func (p *pair) row(w io.Writer, m mode, o options) {
 	length := [modes]time.Duration{o.closed, o.open}[m]
 	var ratios, rates []float64
 	var cpu [2][]float64
@@ -69,10 +112,10 @@ func (p *pair) row(w io.Writer, m mode, o options) {
 		ratios = append(ratios, r.ratio())
 		rates = append(rates, float64(r.Requests)/length.Seconds())
 		for i := range cpu {
-			cpu[i] = append(cpu[i], float64(r.cpu[i])/float64(time.Microsecond))
+			cpu[i] = append(cpu[i], microseconds(r.cpu[i]))
 		}
 	}
-	fmt.Fprintf(w, "%s\t%s\t%.1f µs\t%.1f µs\t%.2f\t%.2f–%.2f\t%.0f\n", p.name, load,
+	fmt.Fprintf(w, "%s\t%s\t%.1f µs\t%.1f µs\t%.2f\t%.2f–%.2f\t%.0f\n", p.name, m.load(o),
 		median(cpu[0]), median(cpu[1]), median(ratios), slices.Min(ratios), slices.Max(ratios), median(rates))
 }
 

@@ -73,7 +73,8 @@ type call struct {
 	route  string
 	client netip.Addr
 	actor  keys.Actor
-	err    error // what the operator should know and the client should not
+	header http.Header // of the answer
+	err    error       // what the operator should know and the client should not
 }
 
 type callKey struct{}
@@ -112,6 +113,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := h.Now()
 	c := &call{id: requestID(), client: clientAddress(r)}
 	a := &answer{ResponseWriter: w}
+	c.header = a.Header()
 	a.Header().Set("X-Request-Id", c.id)
 	a.Header().Set("Cache-Control", "no-store") // answers hold secrets and the present state
 	a.Header().Set("X-Content-Type-Options", "nosniff")

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"keygate/internal/keys"
 	"keygate/internal/problem"
 )
 
@@ -51,6 +52,10 @@ func (h *handler) newAPI() huma.API {
 	return api
 }
 
+// durableHeader says of a change whether it survives the process that keeps it:
+// false where a shared store has neither a log nor a second copy of it yet.
+const durableHeader = "X-Keygate-Durable"
+
 // operation is what there is to say about one besides its types.
 type operation struct {
 	method, path         string
@@ -82,6 +87,7 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 	h.describeErrors(&o, op.errors)
 	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
 		by := callOf(ctx)
+		by.actor.Applied = func(a keys.Applied) { by.header.Set(durableHeader, strconv.FormatBool(a.Durable)) }
 		out, err := do(ctx, by, in)
 		if err != nil {
 			return nil, by.fail(err)

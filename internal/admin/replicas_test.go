@@ -9,3 +9,18 @@ func TestReplicas(t *testing.T) {
 		t.Fatalf("%+v %v", got, err)
 	}
 }
+
+// TestDurable: a change says whether it is safe; what changes nothing says nothing.
+func TestDurable(t *testing.T) {
+	in := start(t)
+	created := in.do("POST", "/v1/keys", NewKey{Name: "k"})
+	if got := created.header.Get(durableHeader); got != "true" {
+		t.Errorf("create: %q", got)
+	}
+	id := into[CreatedKey](t, created).ID
+	for _, want := range []string{"true", ""} {
+		if got := in.do("POST", "/v1/keys/"+id+"/pause", nil).header.Get(durableHeader); got != want {
+			t.Errorf("pause: %q, want %q", got, want)
+		}
+	}
+}

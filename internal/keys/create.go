@@ -60,7 +60,7 @@ func (s *Service) CreateKey(ctx context.Context, by Actor, in NewKey) (Key, stri
 	}
 	m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, "key.create", KindKey, k.ID, k.Organization, nil, keyView(k))}}
 	m.MaxKeys = maxKeys(policy, owner.organization)
-	if err := s.apply(ctx, m); err != nil {
+	if err := s.apply(ctx, by, m); err != nil {
 		return Key{}, "", err
 	}
 	k.Version++

@@ -68,7 +68,7 @@ func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, ch
 				return Key{}, err
 			}
 		}
-		err = s.apply(ctx, m)
+		err = s.apply(ctx, by, m)
 		if errors.Is(err, ErrConflict) && try < maxTries {
 			continue
 		}
@@ -99,7 +99,7 @@ func (s *Service) DeleteKey(ctx context.Context, by Actor, id string) error {
 			return err
 		}
 		now := s.instant()
-		err = s.apply(ctx, Mutation{
+		err = s.apply(ctx, by, Mutation{
 			At: now, DeleteKeys: []Key{k},
 			Audit: []AuditEntry{s.audit(by, now, "key.delete", KindKey, k.ID, k.Organization, keyView(k), nil)},
 		})

@@ -42,6 +42,8 @@ func NewService(o ServiceOptions) *Service {
 // Actor is who makes a change, for the audit log.
 type Actor struct {
 	Key, Account, Address, RequestID string
+	// Applied, if not nil, is told what a change that was made came to.
+	Applied func(Applied)
 }
 
 // System is the Actor of what keygate does by itself.
@@ -75,8 +77,11 @@ func (s *Service) instant() time.Time { return s.now().UTC().Truncate(time.Micro
 
 // apply makes the change and tells of it. A change whose answer was lost may
 // have happened, so Changed is told in any case.
-func (s *Service) apply(ctx context.Context, m Mutation) error {
-	_, err := s.store.Apply(ctx, m)
+func (s *Service) apply(ctx context.Context, by Actor, m Mutation) error {
+	applied, err := s.store.Apply(ctx, m)
+	if err == nil && by.Applied != nil {
+		by.Applied(applied)
+	}
 	for _, c := range m.changes() {
 		s.changed(c)
 		if err == nil && s.made != nil {
@@ -152,7 +157,7 @@ func (s *Service) CreateOrganization(ctx context.Context, by Actor, in NewOrgani
 	m := Mutation{At: now, Organizations: []Organization{o}}
 	m.addOwner(o)
 	m.Audit = []AuditEntry{s.audit(by, now, "organization.create", KindOrganization, o.ID, o.ID, nil, organizationView(o))}
-	if err := s.apply(ctx, m); err != nil {
+	if err := s.apply(ctx, by, m); err != nil {
 		return Organization{}, err
 	}
 	o.Version++
@@ -189,7 +194,7 @@ func (s *Service) CreateSpace(ctx context.Context, by Actor, in NewSpace) (Space
 	if err := sp.Validate(); err != nil {
 		return Space{}, err
 	}
-	err = s.apply(ctx, Mutation{
+	err = s.apply(ctx, by, Mutation{
 		At: now, Spaces: []Space{sp},
 		Audit: []AuditEntry{s.audit(by, now, "space.create", KindSpace, sp.ID, o.ID, nil, spaceView(sp))},
 	})
@@ -230,7 +235,7 @@ func (s *Service) CreateAccount(ctx context.Context, by Actor, in NewAccount) (A
 	if err := c.err(); err != nil {
 		return Account{}, Grant{}, err
 	}
-	err = s.apply(ctx, Mutation{
+	err = s.apply(ctx, by, Mutation{
 		At: now, Accounts: []Account{a}, Grants: []Grant{g},
 		Audit: []AuditEntry{s.audit(by, now, "account.create", KindAccount, a.ID, o.ID, nil, accountView(a, g))},
 	})

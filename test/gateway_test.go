@@ -27,6 +27,8 @@ type gateway struct {
 	key string
 	// wrap, if set, is a shell script that runs the program as "$@".
 	wrap string
+	// release has it run as it is shipped, without the race detector.
+	release bool
 	// proxy and management are the base URLs of the two listeners.
 	proxy, management string
 }
@@ -62,7 +64,11 @@ func (g *gateway) launch() {
 	for name, value := range g.env {
 		env = append(env, name+"="+value)
 	}
-	argv := []string{program(g.t), "serve"}
+	make := build
+	if g.release {
+		make = buildRelease
+	}
+	argv := []string{built(g.t, make), "serve"}
 	if g.wrap != "" {
 		argv = append([]string{tool(g.t, "bash", "bash"), "-c", g.wrap, "bash"}, argv...)
 	}

@@ -187,6 +187,27 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	}
 }
 
+// The field is computed once for a policy: an answer must have that of the policy
+// which decided it, and of the plan that stood in where the key's is gone.
+func TestLimitsFieldFollowsThePolicy(t *testing.T) {
+	g := newGate(t, gateOptions{})
+	_, secret := g.key(keys.NewKey{Plan: "tiny"})
+	other := strings.ReplaceAll(testPolicy, "UPSTREAM", g.upstream.URL)
+	for _, c := range []struct{ name, policy, want string }{
+		{"the plan", other, `"minute";q=3;w=60, "burst";q=2;w=1`},
+		{"another quota", strings.ReplaceAll(other, "requests: 3,", "requests: 9,"), `"minute";q=9;w=60, "burst";q=2;w=1`},
+		{"no such plan", strings.ReplaceAll(other, "tiny:", "other:"), `"minute";q=100;w=60`},
+		{"no limits", strings.ReplaceAll(other, "tiny:", "tiny: { limits: [] }\n  other:"), ""},
+	} {
+		g.setPolicy(c.policy)
+		g.wait(time.Minute)
+		a := g.get("GET", "/any/x", secret)
+		if got := a.Header.Get("RateLimit-Policy"); a.StatusCode != 200 || got != c.want {
+			t.Errorf("%s: %d, RateLimit-Policy %q, want %q", c.name, a.StatusCode, got, c.want)
+		}
+	}
+}
+
 func TestPublicRouteIsLimitedPerAddress(t *testing.T) {
 	g := newGate(t, gateOptions{})
 	for range 2 {

@@ -164,7 +164,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 
 // describe sets the request id and the limits' state.
 func (x *exchange) describe(h http.Header) {
-	values := [3]string{x.id} // one allocation for all
+	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
 	if len(x.limits.Limits) == 0 {
 		return
@@ -172,10 +172,10 @@ func (x *exchange) describe(h http.Header) {
 	if x.limits.Degraded != "" { // the plan is open and the shared budget out of reach
 		h["X-Keygate-Degraded"] = []string{"limits"}
 	}
-	values[1] = string(ratelimit.AppendPolicy(x.buf[:0], x.ask.Limits))
-	values[2] = string(ratelimit.AppendState(x.buf[:0], x.limits))
-	h["Ratelimit-Policy"] = values[1:2:2]
-	h["Ratelimit"] = values[2:3:3]
+	values[1] = string(ratelimit.AppendState(x.buf[:0], x.limits))
+	// Shared by all answers: a header map may hold it, nobody may write to it.
+	h["Ratelimit-Policy"] = x.policy.plans[x.principal.Plan.Name]
+	h["Ratelimit"] = values[1:2:2]
 }
 
 // upstreamFailed answers where the upstream gave no answer.

@@ -17,8 +17,10 @@ import (
 const (
 	// startTimeout bounds each step of the start that waits for the store.
 	startTimeout = 10 * time.Second
-	// startPause lies between two tries to reach a shared store.
+	// startPause lies between two tries to reach a shared store; one in startLog
+	// is logged.
 	startPause = time.Second
+	startLog   = 30
 )
 
 // beginning is what a start does at the store: number the policy, read the
@@ -35,7 +37,7 @@ type beginning struct {
 }
 
 func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootstrapped, error) {
-	for {
+	for try := 0; ; try++ {
 		first, err := b.once(ctx, loaded)
 		if err == nil {
 			b.back.logAdvice(ctx, b.log)
@@ -47,7 +49,9 @@ func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootst
 		if _, setup := errors.AsType[*SetupError](err); setup || !b.back.shared {
 			return first, err
 		}
-		b.log.Warn("Redis cannot be used yet; requests are answered 503 until it can", zap.Error(err))
+		if try%startLog == 0 {
+			b.log.Warn("Redis cannot be used yet; requests are answered 503 until it can", zap.Error(err))
+		}
 		select {
 		case <-ctx.Done():
 			return first, context.Cause(ctx)

@@ -35,7 +35,7 @@ func TestRefusedStarts(t *testing.T) {
 		{"an empty variable", settings{"KEYGATE_UPSTREAM": ""}, 3, []string{"KEYGATE_UPSTREAM: is set but empty"}},
 		{"a misspelt variable", settings{"KEYGATE_UPSTRAEM": "http://127.0.0.1:1"}, 3, []string{`did you mean "KEYGATE_UPSTREAM"?`}},
 		{"a feature to come", settings{"KEYGATE_REQUIRE_HTTPS": "true"}, 3, []string{"KEYGATE_REQUIRE_HTTPS: is not supported yet"}},
-		{"a Redis that is none", settings{"REDIS_URL": "http://127.0.0.1"}, 3, []string{"REDIS_URL: ", "redis://"}},
+		{"a Redis that is none", settings{"REDIS_URL": "http://127.0.0.1"}, 3, []string{"REDIS_URL: the Redis URL must begin with redis://"}},
 		{"a management address for everyone", settings{"KEYGATE_ADMIN_ADDR": "0.0.0.0:0"}, 3, []string{"KEYGATE_ADMIN_INSECURE"}},
 		{"a bad policy", settings{"KEYGATE_POLICY_FILE": policy, "KEYGATE_UPSTREAM": "http://127.0.0.1:1"}, 3, []string{"policy.yaml:3:47: ", "policy.yaml:4:36: "}},
 		{"no policy", settings{"KEYGATE_POLICY_FILE": filepath.Join(t.TempDir(), "missing.yaml")}, 3, []string{"missing.yaml"}},

@@ -97,8 +97,7 @@ func (s *Store) changesAfter(ctx context.Context, after int64, block time.Durati
 		if after < 0 {
 			end = p.Get(bounded, sequenceKey)
 		}
-		p.Exec(bounded) // its error is the first command's, which are looked at one by one
-		return firstFailure(p.Cmds())
+		return execute(bounded, p)
 	})
 	if err != nil {
 		return keys.ChangeBatch{}, err
@@ -139,15 +138,21 @@ func (s *Store) changesAfter(ctx context.Context, after int64, block time.Durati
 	return keys.ChangeBatch{Changes: changes, Next: changes[len(changes)-1].Seq, Gap: changes[0].Seq > after+1}, nil
 }
 
-// firstFailure is the first error of a pipeline that matters: no record is none,
-// and INFO may be forbidden.
-func firstFailure(cmds []goredis.Cmder) error {
+// execute sends a pipeline and returns its first failure that matters: no record
+// is none, and INFO may be forbidden. Of a connection that Redis refused, such as
+// for its password, go-redis tells none of the commands.
+func execute(ctx context.Context, p goredis.Pipeliner) error {
+	cmds, err := p.Exec(ctx)
 	for _, c := range cmds {
-		if err := c.Err(); err != nil && !errors.Is(err, goredis.Nil) && !(c.Name() == "info" && isReply(err)) {
-			return err
+		switch failed := c.Err(); {
+		case failed == nil:
+		case errors.Is(failed, goredis.Nil), c.Name() == "info" && isReply(failed):
+			err = nil // it was this one's
+		default:
+			return failed
 		}
 	}
-	return nil
+	return err
 }
 
 func parseChanges(entries []goredis.XMessage, base int64) ([]keys.Change, error) {

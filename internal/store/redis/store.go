@@ -159,13 +159,10 @@ func (s *Store) Ping(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	p := s.client.Pipeline()
-	write := p.Del(bounded, probeKey)
+	p.Del(bounded, probeKey)
 	schema := p.HMGet(bounded, schemaKey, "version", "id")
-	p.Exec(bounded) // its error is the first command's, which are looked at one by one
-	for _, err := range []error{write.Err(), schema.Err()} {
-		if err != nil {
-			return s.failed(ctx, err)
-		}
+	if err := execute(bounded, p); err != nil {
+		return s.failed(ctx, err)
 	}
 	if schema.Val()[1] == nil {
 		_, _, err := s.ensureSchema(ctx)

@@ -107,6 +107,20 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
+// What the gateway spends on making one ask.
+func BenchmarkAsked(b *testing.B) {
+	s := newScript(leaseSource)
+	for _, limits := range []int{1, 4} {
+		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {
+			asks := takeOf(limits, 0)
+			b.ReportAllocs()
+			for b.Loop() {
+				newCall(context.Background(), s.asked(&asks[0], modeLease))
+			}
+		})
+	}
+}
+
 // What a refusal costs: nothing is written.
 func BenchmarkDenied(b *testing.B) {
 	server := startBench(b)

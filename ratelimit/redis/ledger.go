@@ -119,7 +119,7 @@ func (l *Ledger) run(ctx context.Context, s *script, calls []*call) error {
 	l.send(ctx, calls)
 	var unknown []*call
 	for _, c := range calls {
-		if goredis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
+		if c.Err() != nil && goredis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
 			c.inFull(ctx, s)
 			unknown = append(unknown, c)
 		}

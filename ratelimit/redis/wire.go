@@ -21,11 +21,23 @@ type names struct{ tagged string }
 func newNames(organization, key string) names {
 	place := ratelimit.Place(organization, key)
 	n := crc32.ChecksumIEEE([]byte(place)) % tags
-	return names{"{l" + strconv.Itoa(int(n)) + "}:" + place + ":"}
+	var buf [64]byte // place is an id as a rule, so that the string is all that is allocated
+	b := strconv.AppendUint(append(buf[:0], "{l"...), uint64(n), 10)
+	b = append(b, "}:"...)
+	b = append(b, place...)
+	return names{string(append(b, ':'))}
 }
 
-func (n names) holder(id string) string { return "kg:l:" + n.tagged + id }
-func (n names) mark(key string) string  { return "kg:s:" + n.tagged + key }
+const (
+	holderKind = "kg:l:"
+	markKind   = "kg:s:"
+)
+
+func (n names) holder(id string) string { return holderKind + n.tagged + id }
+func (n names) mark(key string) string  { return markKind + n.tagged + key }
+
+// isHolder reports whether a name that holder made is that of id.
+func (n names) isHolder(name, id string) bool { return name[len(holderKind)+len(n.tagged):] == id }
 
 // Modes of the script.
 const (
@@ -40,7 +52,9 @@ const (
 func (s *script) asked(a *ratelimit.Ask, mode int64) []any {
 	n := newNames(a.Organization, a.Key)
 	args := make([]any, 0, 7+2*len(a.Limits))
-	args = append(args, "evalsha", s.hash, 0, n.mark(a.Key))
+	// Names of keys are strings, which is what a cluster client looks for. Of
+	// other texts there are pointers: they need no memory to be an any.
+	args = append(args, "evalsha", &s.hash, 0, n.mark(a.Key))
 	const firstHolder = 4
 	numbers := make([]byte, 0, 8*(8+4*len(a.Limits)))
 	number := func(v int64) { numbers = binary.LittleEndian.AppendUint64(numbers, uint64(v)) }
@@ -54,11 +68,10 @@ func (s *script) asked(a *ratelimit.Ask, mode int64) []any {
 	number(ratelimit.CallTimeout.Microseconds())
 	for k := range a.Limits {
 		l := &a.Limits[k]
-		var holder any = n.holder(l.Holder)
-		i := slices.Index(args[firstHolder:], holder)
+		i := slices.IndexFunc(args[firstHolder:], func(name any) bool { return n.isHolder(name.(string), l.Holder) })
 		if i < 0 {
 			i = len(args) - firstHolder
-			args = append(args, holder)
+			args = append(args, n.holder(l.Holder))
 		}
 		number(int64(i + 1))
 		number(l.Quota)
@@ -68,7 +81,7 @@ func (s *script) asked(a *ratelimit.Ask, mode int64) []any {
 	args[2] = len(args) - firstHolder + 1
 	args = append(args, numbers, a.Session, a.NextSession)
 	for k := range a.Limits {
-		args = append(args, a.Limits[k].Name)
+		args = append(args, &a.Limits[k].Name)
 	}
 	return args
 }

@@ -1,14 +1,17 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/http"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Bounds on connections of clients. A request's own length in time is the
@@ -36,19 +39,28 @@ func listen(ctx context.Context, name, addr string, handler http.Handler, log *z
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (%s): %w", addr, name, err)
 	}
-	errorLog, err := zap.NewStdLogAt(log.With(zap.String("listener", name)), zap.DebugLevel)
-	if err != nil {
-		return nil, errors.Join(err, ln.Close())
-	}
 	return &listener{name: name, Listener: ln, server: &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          errorLog,
+		ErrorLog:          stdlog.New(serverLog{log.With(zap.String("listener", name))}, "", 0),
 		// OPTIONS * is answered by the handler like any other request.
 		DisableGeneralOptionsHandler: true,
 	}}, nil
+}
+
+// serverLog takes what net/http has to say of connections. Clients make it say
+// most of that; a panic is ours.
+type serverLog struct{ log *zap.Logger }
+
+func (l serverLog) Write(text []byte) (int, error) {
+	level := zapcore.DebugLevel
+	if bytes.HasPrefix(text, []byte("http: panic serving")) {
+		level = zapcore.ErrorLevel
+	}
+	l.log.Log(level, string(bytes.TrimSpace(text)))
+	return len(text), nil
 }
 
 // serve runs until the listener is shut down.

@@ -56,19 +56,6 @@ const DefaultOrganization = "default"
 // else keeps changing.
 const maxTries = 8
 
-// Reader is what may be read through the Service.
-type Reader interface {
-	Organization(ctx context.Context, ref string) (Organization, error)
-	Space(ctx context.Context, organization, ref string) (Space, error)
-	Account(ctx context.Context, id string) (Account, error)
-	Key(ctx context.Context, id string) (Key, error)
-	Grants(ctx context.Context, account string) ([]Grant, error)
-	Organizations(ctx context.Context, page Page) ([]Organization, error)
-	Spaces(ctx context.Context, organization string, page Page) ([]Space, error)
-	Accounts(ctx context.Context, organization string, page Page) ([]Account, error)
-	Keys(ctx context.Context, f KeyFilter, page Page) ([]Key, error)
-}
-
 // Read gives access to the records.
 func (s *Service) Read() Reader { return s.store }
 

@@ -22,21 +22,7 @@ type Store interface {
 	// decision about it needs, in one round trip and as of one instant.
 	Lookup(ctx context.Context, h Hash) (Found, error)
 
-	// Organization and Space take an id or a slug.
-	Organization(ctx context.Context, ref string) (Organization, error)
-	Space(ctx context.Context, organization, ref string) (Space, error)
-	Account(ctx context.Context, id string) (Account, error)
-	Key(ctx context.Context, id string) (Key, error)
-	// Grants lists an account's grants, oldest first; none is no error.
-	Grants(ctx context.Context, account string) ([]Grant, error)
-
-	// Lists are in order of creation (ids sort by it), newest first; fewer
-	// than page.Limit records mean that it was the last page. The accounts of
-	// no organization are the operators'.
-	Organizations(ctx context.Context, page Page) ([]Organization, error)
-	Spaces(ctx context.Context, organization string, page Page) ([]Space, error)
-	Accounts(ctx context.Context, organization string, page Page) ([]Account, error)
-	Keys(ctx context.Context, f KeyFilter, page Page) ([]Key, error)
+	Reader
 	AuditLog(ctx context.Context, page Page) ([]AuditEntry, error)
 
 	// Setting reads a named value of the instance.
@@ -58,6 +44,25 @@ type Store interface {
 	Ping(ctx context.Context) error
 	// Close ends what waits; later calls fail, but for Close.
 	Close() error
+}
+
+// Reader reads records.
+type Reader interface {
+	// Organization and Space take an id or a slug.
+	Organization(ctx context.Context, ref string) (Organization, error)
+	Space(ctx context.Context, organization, ref string) (Space, error)
+	Account(ctx context.Context, id string) (Account, error)
+	Key(ctx context.Context, id string) (Key, error)
+	// Grants lists an account's grants, oldest first; none is no error.
+	Grants(ctx context.Context, account string) ([]Grant, error)
+
+	// Lists are in order of creation (ids sort by it), newest first; fewer
+	// than page.Limit records mean that it was the last page. The accounts of
+	// no organization are the operators'.
+	Organizations(ctx context.Context, page Page) ([]Organization, error)
+	Spaces(ctx context.Context, organization string, page Page) ([]Space, error)
+	Accounts(ctx context.Context, organization string, page Page) ([]Account, error)
+	Keys(ctx context.Context, f KeyFilter, page Page) ([]Key, error)
 }
 
 // FeedEnd is the cursor of a reader who wants only what changes from now on.

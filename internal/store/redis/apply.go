@@ -31,7 +31,9 @@ const (
 // Apply implements keys.Store: one script makes the change. A context that ends
 // before it is sent withdraws it; later the outcome is waited for, because
 // nobody could tell otherwise whether it was made. It is durable if a replica has
-// it or, where there are none, if Redis writes a log.
+// it or, where there are none, if Redis has put it on its disk. A log that it syncs
+// every second is not enough: while the disk is busy with that, the next changes
+// are answered before they are written anywhere, and die with the process.
 func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error) {
 	c, err := encode(m)
 	if err != nil {
@@ -99,7 +101,7 @@ func (s *Store) send(ctx context.Context, args []any) (answer []any, durable boo
 	server := s.recentServer(ctx)
 	if server.replicas == 0 {
 		answer, err = applyScript.Run(ctx, s.client, []string{schemaKey}, args...).Slice()
-		return answer, server.aof, err
+		return answer, server.synced, err
 	}
 	call := func(run func(p goredis.Pipeliner) *goredis.Cmd) (*goredis.Cmd, *goredis.IntCmd, error) {
 		var script *goredis.Cmd

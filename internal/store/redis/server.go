@@ -20,10 +20,13 @@ type server struct {
 	version  string
 	replicas int
 	aof      bool
-	saves    bool // a snapshot was made, or failed
-	policy   string
-	limit    int64 // bytes; 0 for none
-	used     int64
+	// synced: each change is on the disk before it is answered. False where
+	// CONFIG is forbidden: INFO does not tell.
+	synced bool
+	saves  bool // a snapshot was made, or failed
+	policy string
+	limit  int64 // bytes; 0 for none
+	used   int64
 }
 
 // recentServer never fails: where INFO is forbidden or does not answer, nothing
@@ -43,7 +46,9 @@ func (s *Store) recentServer(ctx context.Context) server {
 func (s *Store) askServer(ctx context.Context) (server, error) {
 	out := server{at: time.Now()}
 	var text string
+	var fsync map[string]string
 	err := s.onMaster(ctx, func(c *goredis.Client) (err error) {
+		fsync, _ = c.ConfigGet(ctx, "appendfsync").Result() // often forbidden
 		text, err = c.Info(ctx).Result()
 		return err
 	})
@@ -57,6 +62,7 @@ func (s *Store) askServer(ctx context.Context) (server, error) {
 	}
 	out.known, out.version, out.replicas = true, info["redis_version"], int(number("connected_slaves"))
 	out.aof = info["aof_enabled"] == "1" && info["aof_last_write_status"] != "err"
+	out.synced = out.aof && fsync["appendfsync"] == "always"
 	out.saves = number("rdb_last_save_time") > 0 && number("rdb_saves") > 0
 	out.policy, out.limit, out.used = info["maxmemory_policy"], number("maxmemory"), number("used_memory")
 	return out, nil

@@ -1,0 +1,149 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"keygate/internal/admin"
+	"keygate/internal/store/redis/redistest"
+)
+
+// The master behind the sentinels dies while keys are made. Requests are decided
+// again when the replica has taken over, and what was said to be durable is there.
+func TestSentinelFailover(t *testing.T) {
+	if !full {
+		t.Skip("KEYGATE_TEST_FULL runs it; the store's and the ledger's own tests try Sentinel")
+	}
+	group := redistest.StartSentinel(t, 3, redistest.Options{})
+	testFailover(t, group.URL(), group.Master.Kill)
+}
+
+// The master of a cluster that holds the keys dies, and with it, as it happens,
+// the limits of some organizations.
+func TestClusterFailover(t *testing.T) {
+	if !full {
+		t.Skip("KEYGATE_TEST_FULL runs it; the store's and the ledger's own tests try a cluster")
+	}
+	cluster := redistest.StartCluster(t)
+	testFailover(t, cluster.URL(), cluster.MasterOf("kg:{kg}:schema").Kill)
+}
+
+// failoverTime is what tests allow from the death of a master, which is noticed
+// after one or two seconds, until all is normal.
+const failoverTime = 20 * time.Second
+
+func testFailover(t *testing.T, url string, kill func()) {
+	api := newUpstream(t, nil)
+	all := startReplicas(t, settings{"KEYGATE_POLICY": inFrontOf(api, outagePlans)}, url, url)
+	plans := []string{"strict", "unlimited", "open"}
+	keys := make(map[string]admin.CreatedKey)
+	for _, plan := range plans {
+		keys[plan] = all[0].created(admin.NewKey{Name: plan, Plan: plan})
+		for _, g := range all {
+			if !g.works(keys[plan]) {
+				t.Fatalf("the key on %s is unknown", plan)
+			}
+		}
+	}
+	answers := &measurements{plans: make(map[string]*measured), forgets: true}
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	c := newClient(t)
+	for _, plan := range plans {
+		for _, g := range all {
+			clients.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(10 * time.Millisecond):
+					}
+					began := time.Now()
+					a, err := try(c, http.MethodGet, g.proxy+"/x", keys[plan].Secret, nil)
+					answers.add(plan, a, err, time.Since(began))
+				}
+			})
+		}
+	}
+	var mu sync.Mutex
+	var durable []admin.CreatedKey
+	made := 0
+	for w := range 4 {
+		g := all[w%len(all)]
+		clients.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+				k, safe, err := createDurably(c, g, fmt.Sprint("worker ", w, " key ", i))
+				if err != nil {
+					continue
+				}
+				mu.Lock()
+				if made++; safe {
+					durable = append(durable, k)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	kill()
+	began := time.Now()
+	for _, g := range all {
+		for _, plan := range plans {
+			eventually(t, "requests are decided again", func() bool {
+				a := g.get("/x", keys[plan].Secret)
+				return a.status == http.StatusOK && a.header.Get("X-Keygate-Degraded") == "" && g.metric("keygate_change_feed_age_seconds") < 1
+			})
+		}
+		eventually(t, "keys are made again", func() bool {
+			_, _, err := createDurably(c, g, "after")
+			return err == nil
+		})
+	}
+	normal := time.Since(began)
+	close(stop)
+	clients.Wait()
+	for plan, m := range answers.take() {
+		t.Logf("%-10s %v, %d degraded; %v", plan, m.statuses, m.degraded, m.took)
+		if m.wrong != "" {
+			t.Errorf("%s: %s", plan, m.wrong)
+		}
+	}
+	t.Logf("normal %v after the master's death; %d keys were made, %d of them durable", normal.Round(time.Millisecond), made, len(durable))
+	if normal > failoverTime {
+		t.Errorf("it took %v until all was normal", normal)
+	}
+	if len(durable) == 0 {
+		t.Error("no key was said to be durable")
+	}
+	for _, g := range all {
+		g.allKnown(durable)
+	}
+	before := keys["unlimited"]
+	delays := observed(t, all[0], before.ID, before.Secret, active, life[0], all[1])
+	t.Logf("a change after the failover was seen after %v", delays)
+	for _, g := range all {
+		g.stop()
+	}
+}
+
+// createDurably makes a key and tells whether it was said to be safe.
+func createDurably(c *http.Client, g *gateway, name string) (k admin.CreatedKey, safe bool, err error) {
+	a, err := try(c, http.MethodPost, g.management+"/v1/keys", g.key, strings.NewReader(fmt.Sprintf(`{"name":%q}`, name)))
+	if err == nil && a.status != http.StatusCreated {
+		err = fmt.Errorf("%d %s", a.status, a.body)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(a.body), &k)
+	}
+	return k, a.header.Get("X-Keygate-Durable") == "true", err
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -85,6 +86,24 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 	if err != nil {
 		return err
 	}
+	gateways := []*gateway{logged, silent}
+	var shared, other *gateway
+	if b.redis != nil {
+		if shared, err = b.gateway(ctx, "keygate on Redis", b.binary, b.redis, json, "none", "one", "two", "four"); err != nil {
+			return err
+		}
+		gateways = append(gateways, shared)
+	}
+	if o.against != "" {
+		if other, err = b.gateway(ctx, "other keygate", o.against, nil, json, "one"); err != nil {
+			return err
+		}
+		gateways = append(gateways, other)
+	}
+	// At the same time: the management API makes only so many keys per second.
+	if err := each(len(gateways), func(i int) error { return gateways[i].fill(ctx) }); err != nil {
+		return err
+	}
 	keygate := logged.subject("keygate", "one")
 	var references [2]subject
 	for i := range references {
@@ -107,8 +126,8 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 		{name: "keygate: no limit, access log", reference: reference, subject: logged.subject("keygate", "none")},
 		{name: "keygate: no limit, no access log", reference: reference, subject: silent.subject("keygate", "none")},
 	}
-	if err := b.startOnRedis(ctx, reference, json); err != nil {
-		return err
+	if shared != nil {
+		b.addOnRedis(reference, shared)
 	}
 	for _, p := range peers {
 		s, err := b.peer(ctx, p, silent.secret["one"])
@@ -118,25 +137,14 @@ func (b *bed) startSubjects(ctx context.Context, o options, peers []peer) error 
 		b.all = append(b.all,
 			pair{name: "keygate, no access log, against " + p.what, reference: s, subject: silent.subject("keygate", "one"), open: true})
 	}
-	if o.against != "" {
-		other, err := b.gateway(ctx, "other keygate", o.against, nil, json, "one")
-		if err != nil {
-			return err
-		}
+	if other != nil {
 		b.all = append(b.all, pair{name: "keygate against the other binary", reference: other.subject("other keygate", "one"), subject: keygate, open: true})
 	}
 	return nil
 }
 
-// startOnRedis adds the rows on the shared Redis, if there is one.
-func (b *bed) startOnRedis(ctx context.Context, reference subject, logLevel string) error {
-	if b.redis == nil {
-		return nil
-	}
-	g, err := b.gateway(ctx, "keygate on Redis", b.binary, b.redis, logLevel, "one", "two", "four", "none")
-	if err != nil {
-		return err
-	}
+// addOnRedis adds the rows of a gateway on the shared Redis.
+func (b *bed) addOnRedis(reference subject, g *gateway) {
 	for _, row := range []struct {
 		what, plan string
 		open       bool
@@ -147,7 +155,6 @@ func (b *bed) startOnRedis(ctx context.Context, reference subject, logLevel stri
 			name: "keygate on Redis: " + row.what + ", access log", reference: reference, subject: s, open: row.open, redis: b.redis,
 		})
 	}
-	return nil
 }
 
 // startRedis starts the one that gateways share.
@@ -160,8 +167,8 @@ func (b *bed) startRedis(ctx context.Context) (*redisServer, error) {
 	return s, err
 }
 
-// gateway starts a keygate that was checked for each plan; without a Redis, on a
-// store of its own.
+// gateway starts a keygate; without a Redis, on a store of its own. It is of use
+// once it is filled.
 func (b *bed) gateway(ctx context.Context, name, binary string, redis *redisServer, logLevel string, plans ...string) (*gateway, error) {
 	url := ""
 	if redis != nil {
@@ -171,15 +178,20 @@ func (b *bed) gateway(ctx context.Context, name, binary string, redis *redisServ
 	if g != nil {
 		b.children = append(b.children, g.child)
 	}
-	if err != nil {
-		return nil, err
+	return g, err
+}
+
+// fill makes the keys of each plan and checks them.
+func (g *gateway) fill(ctx context.Context) error {
+	if err := g.makeKeys(ctx); err != nil {
+		return fmt.Errorf("%s: %w", g.child.name, err)
 	}
-	for _, plan := range plans {
+	for _, plan := range g.plans {
 		if err := checkGateway(ctx, g, plan); err != nil {
-			return nil, fmt.Errorf("%s, plan %q: %w", name, plan, err)
+			return fmt.Errorf("%s, plan %q: %w", g.child.name, plan, err)
 		}
 	}
-	return g, nil
+	return nil
 }
 
 func (g *gateway) subject(name, plan string) subject {
@@ -214,6 +226,8 @@ func (b *bed) close() error {
 	if b.redis != nil {
 		errs = append(errs, b.redis.client.Close())
 	}
+	// A server that is asked to end waits for connections that were never used.
+	http.DefaultClient.CloseIdleConnections()
 	for _, c := range slices.Backward(b.children) {
 		errs = append(errs, c.stop())
 	}

@@ -64,6 +64,7 @@ type gateway struct {
 	child  *child
 	addr   string
 	admin  *admin.Client
+	plans  []string
 	secret map[string][]string // by plan
 	narrow string              // a key that may not call path
 }
@@ -83,8 +84,7 @@ func buildKeygate(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// startKeygate starts one on an empty store, its own or a Redis, and makes the
-// keys. Its log goes to /dev/null: written, and read by nobody.
+// startKeygate starts one on an empty store, its own or a Redis. Its log goes to /dev/null: written, and read by nobody.
 func startKeygate(ctx context.Context, name, binary, dir, upstream, redisURL, logLevel string, plans ...string) (*gateway, error) {
 	format, err := keys.NewFormat(keys.DefaultPrefix)
 	if err != nil {
@@ -123,13 +123,10 @@ func startKeygate(ctx context.Context, name, binary, dir, upstream, redisURL, lo
 		return nil, err
 	}
 	g := &gateway{
-		child: c, addr: addrs[0], secret: make(map[string][]string),
+		child: c, addr: addrs[0], plans: plans, secret: make(map[string][]string),
 		admin: &admin.Client{URL: &url.URL{Scheme: "http", Host: addrs[1]}, Key: operator},
 	}
-	if err := c.waitUntil(ctx, g.ready); err != nil {
-		return g, err
-	}
-	return g, g.makeKeys(ctx, plans)
+	return g, c.waitUntil(ctx, g.ready)
 }
 
 func (g *gateway) ready(ctx context.Context) error {
@@ -148,8 +145,8 @@ func (g *gateway) ready(ctx context.Context) error {
 	return nil
 }
 
-func (g *gateway) makeKeys(ctx context.Context, plans []string) error {
-	for _, plan := range plans {
+func (g *gateway) makeKeys(ctx context.Context) error {
+	for _, plan := range g.plans {
 		for i := range keysPerPlan {
 			k, err := g.admin.CreateKey(ctx, admin.NewKey{
 				Name: fmt.Sprintf("%s %d", plan, i), Plan: plan, Permissions: []string{"items:read", "orders:*"},
@@ -160,7 +157,7 @@ func (g *gateway) makeKeys(ctx context.Context, plans []string) error {
 			g.secret[plan] = append(g.secret[plan], k.Secret)
 		}
 	}
-	k, err := g.admin.CreateKey(ctx, admin.NewKey{Name: "narrow", Plan: plans[0], Permissions: []string{"reports:read"}})
+	k, err := g.admin.CreateKey(ctx, admin.NewKey{Name: "narrow", Plan: g.plans[0], Permissions: []string{"reports:read"}})
 	g.narrow = k.Secret
 	return err
 }

@@ -44,7 +44,7 @@ type loaded struct {
 }
 
 // warmUp opens the connections and lets both sides settle before each measurement.
-const warmUp = 300 * time.Millisecond
+const warmUp = 200 * time.Millisecond
 
 // readyLine says that the warm-up is over.
 const readyLine = "ready\n"

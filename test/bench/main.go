@@ -73,7 +73,7 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.repetitions, "reps", 5, "paired repetitions of each measurement, at least 5 for figures to quote")
-	f.DurationVar(&o.closed, "closed", 1200*time.Millisecond, "length of one closed-loop measurement")
+	f.DurationVar(&o.closed, "closed", time.Second, "length of one closed-loop measurement")
 	f.DurationVar(&o.open, "open", 1500*time.Millisecond, "length of one open-loop measurement")
 	f.IntVar(&o.rate, "rate", 2000, "requests per second and subject in the open loop")
 	f.IntVar(&o.connections, "connections", 32, "keep-alive connections per subject")

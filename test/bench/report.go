@@ -74,7 +74,8 @@ On Redis: the CPU time of the redis-server process, with an append-only file.
 Trips are what it read from connections: decisions, lookups and the change feed.
 Scripts are those of INFO commandstats, with the time that it gives them, the
 least of the repetitions: it goes on while other processes have the processor.
-503 are decisions that took longer than they may, which a busy machine causes.
+503 are decisions that took longer than they may, which a busy machine causes;
+a measurement with more than one in 20 is made again.
 `
 
 // microseconds is what all times in the tables are in.

@@ -223,6 +223,8 @@ func TestFailures(t *testing.T) {
 		{"argument too many", in.env, []string{"keys", "list", "x"}, exitUsage, []string{`"x"`}},
 		{"serve takes none", in.env, []string{"serve", "x"}, exitUsage, []string{`"x"`}},
 		{"missing flag", in.env, []string{"keys", "create"}, exitUsage, []string{"--name is missing"}},
+		{"empty argument", in.env, []string{"keys", "revoke", "", "--yes"}, exitUsage, []string{"ID is empty"}},
+		{"empty list", in.env, []string{"keys", "create", "--name", "a", "--allow-cidr", ""}, exitUsage, []string{"--allow-cidr is empty"}},
 		{"empty flag", in.env, []string{"keys", "create", "--name", "a", "--organization", ""}, exitUsage, []string{"--organization is empty"}},
 		{"negative limit", in.env, []string{"keys", "list", "--limit", "-1"}, exitUsage, []string{"--limit"}},
 		{"delete without a terminal", in.env, []string{"keys", "delete", "plain"}, exitUsage, []string{"--yes"}},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,6 +113,10 @@ func arguments(names ...string) cobra.PositionalArgs {
 		case len(args) > len(names):
 			return &usageError{cmd, "there is an argument too many: " + quote(args[len(names)])}
 		}
+		// keys revoke "$ID" with an unset ID must not find a key by no name.
+		if i := slices.Index(args, ""); i >= 0 {
+			return &usageError{cmd, names[i] + " is empty"}
+		}
 		return nil
 	}
 }
@@ -127,10 +132,14 @@ func required(cmd *cobra.Command, names ...string) error {
 }
 
 // emptyFlags refuses --organization "$ORG" with an unset ORG: it would quietly
-// mean another organization.
+// mean another organization, as --allow-cidr "$NET" would mean all addresses.
 func emptyFlags(cmd *cobra.Command) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if f.Value.Type() == "string" && f.Value.String() == "" && f.Name != "description" {
+		empty := f.Value.Type() == "string" && f.Value.String() == ""
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = len(list.GetSlice()) == 0 || slices.Contains(list.GetSlice(), "")
+		}
+		if empty && f.Name != "description" {
 			err = &usageError{cmd, "--" + f.Name + " is empty"}
 		}
 	})

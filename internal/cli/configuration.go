@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keygate/config"
+	"keygate/internal/server"
 )
 
 // setting is one variable as `keygate config` shows it.
@@ -37,6 +38,9 @@ func (a *app) configCommand() *cobra.Command {
 		collect(&wrong, err)
 		if _, err := loadPolicy(a.env, ""); err != nil {
 			collect(&wrong, err)
+		}
+		if url := c.RedisURL.Reveal(); url != "" {
+			collect(&wrong, server.CheckRedisURL(url))
 		}
 		if len(wrong.Problems) > 0 {
 			return &wrong

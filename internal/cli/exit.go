@@ -96,6 +96,8 @@ func (a *app) exitRefused(e *admin.APIError) int {
 		for _, f := range p.Errors {
 			a.say("keygate: %s: %s", flagOf(f.Field), f.Detail)
 		}
+	case p.Error != "" && strings.Contains(strings.ToLower(e.Error()), strings.ToLower(p.Error)): // no need to say it twice
+		a.say("keygate: %s", e)
 	case p.Error != "":
 		a.say("keygate: %s: %s", p.Error, e)
 	default:

@@ -78,7 +78,7 @@ func TestRoutesExplain(t *testing.T) {
 		{[]string{"HEAD", "/orders/7"}, exitOK, []string{"GET /orders/{id}"}},
 		{[]string{"GET", "/orders/7", "--host", "API.example.com:443"}, exitOK, []string{"GET api.example.com/orders/{id}", "any valid key"}},
 		{[]string{"GET", "/spaces/a/orders"}, exitOK, []string{"header:X-Organization", "path:space"}},
-		{[]string{"GET", "/status"}, exitOK, []string{"no key (60/1m"}},
+		{[]string{"GET", "/status"}, exitOK, []string{"no key (60/1m per address)"}},
 		{[]string{"DELETE", "/orders"}, exitNotFound, []string{"405 Method Not Allowed", "Allow    POST\n"}},
 		{[]string{"GET", "/nothing"}, exitNotFound, []string{"404 Not Found", "no rule matches the path"}},
 		{[]string{"GET", "/orders/%2e%2e"}, exitNotFound, []string{"400 Bad Request", "dot"}},
@@ -122,6 +122,11 @@ func TestConfigCommand(t *testing.T) {
 		if strings.Count(r.stderr, want) != 1 {
 			t.Errorf("%q stands %d times in\n%s", want, strings.Count(r.stderr, want), r.stderr)
 		}
+	}
+	// Serving would refuse this URL, so the check of the configuration must too.
+	r = run(t, []string{"REDIS_URL=rediss://:hunter2@127.0.0.1?ca_file=/nope", "LOG_LEVEL=loud"}, "config")
+	if r.code != exitConfig || strings.Count(r.stderr, "REDIS_URL: ") != 1 || !strings.Contains(r.stderr, "LOG_LEVEL: ") || strings.Contains(r.stderr, "hunter2") {
+		t.Errorf("%+v", r)
 	}
 	r = run(t, []string{"KEYGATE_POLICY_FILE=/nope/nope"}, "config")
 	if r.code != exitConfig || strings.Count(r.stderr, "/nope/nope") != 1 {

@@ -180,6 +180,18 @@ func printable(s string) string {
 
 func quote(s string) string { return `"` + printable(s) + `"` }
 
+// brief writes a duration without units that are zero: 1m and not 1m0s.
+func brief(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""

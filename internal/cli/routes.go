@@ -58,7 +58,7 @@ func showRule(r *route.Rule, p *config.Policy) shownRule {
 		Organization: bindingOf(r.Organization), Space: bindingOf(r.Space),
 	}
 	if r.Public != nil {
-		out.Public = fmt.Sprintf("%d/%s per address", r.Public.Requests, r.Public.Per)
+		out.Public = fmt.Sprintf("%d/%s per address", r.Public.Requests, brief(r.Public.Per))
 	}
 	return out
 }

@@ -100,13 +100,14 @@ func (a *app) accountsCommand() *cobra.Command {
 	create.Flags().StringVar(&in.Role, "role", "", "a role of the policy (required)")
 	create.Flags().StringVar(&in.Space, "space", "", "space by id or slug: the role holds there only")
 	output := outputFlag(create)
-	columns := []column[admin.CreatedAccount]{
-		{"Role", func(c admin.CreatedAccount) string { return c.Grants[0].Role }},
-		{"Space", func(c admin.CreatedAccount) string { return c.Grants[0].Space }},
-	}
+	var columns []column[admin.CreatedAccount]
 	for _, col := range accountColumns {
 		columns = append(columns, column[admin.CreatedAccount]{col.title, func(c admin.CreatedAccount) string { return col.value(c.Account) }})
 	}
+	columns = append(columns,
+		column[admin.CreatedAccount]{"Role", func(c admin.CreatedAccount) string { return c.Grants[0].Role }},
+		column[admin.CreatedAccount]{"Space", func(c admin.CreatedAccount) string { return c.Grants[0].Space }},
+	)
 	create.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, "name", "organization", "role"); err != nil {
 			return err

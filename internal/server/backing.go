@@ -66,6 +66,15 @@ func open(ctx context.Context, o Options, g *guards, cleanUp *cleanUps) (*backin
 	}, nil
 }
 
+// CheckRedisURL reports what is wrong with a URL of Redis, without asking Redis.
+func CheckRedisURL(url string) error {
+	client, err := redisstore.NewClient(url)
+	if err != nil {
+		return fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return client.Close()
+}
+
 func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 	if dir := o.Config.DataDir; dir != "" {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -82,8 +82,8 @@ func welcome(w io.Writer, b keys.Bootstrapped, dir, proxyAddr, adminAddr string,
 	text.WriteString("\nTry it:\n\n")
 	if b.ClientSecret != "" {
 		fmt.Fprintf(&text, "  # 200: a client key passes the gate\n  curl -i -H \"Authorization: Bearer %s\" http://%s/hello\n\n", client, proxyAddr)
+		fmt.Fprintf(&text, "  # 401: nobody passes without one\n  curl -i http://%s/hello\n\n", proxyAddr)
 	}
-	fmt.Fprintf(&text, "  # 401: nobody passes without one\n  curl -i http://%s/hello\n\n", proxyAddr)
 	fmt.Fprintf(&text, "  # make a key\n  curl -i -H \"Authorization: Bearer %s\" -H \"Content-Type: application/json\" -d '{\"name\":\"my key\"}' http://%s/v1/keys\n\n", admin, adminAddr)
 	_, err := io.WriteString(w, text.String())
 	return err

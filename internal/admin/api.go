@@ -27,7 +27,8 @@ func (h *handler) newAPI() huma.API {
 	api := humago.New(h.mux, huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
-			Info:    &huma.Info{Title: "keygate management API", Version: h.Version, Description: description},
+			Info:    &huma.Info{Title: "keygate management API", Version: h.Version, Description: description, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
+			Servers: []*huma.Server{{URL: "http://127.0.0.1:9090", Description: "Where keygate listens unless KEYGATE_ADMIN_ADDR says otherwise."}},
 			Components: &huma.Components{
 				Schemas: registry,
 				SecuritySchemes: map[string]*huma.SecurityScheme{
@@ -36,7 +37,7 @@ func (h *handler) newAPI() huma.API {
 			},
 			Security: []map[string][]string{{securityScheme: {}}},
 			Tags: []*huma.Tag{
-				{Name: "Keys"},
+				{Name: "Keys", Description: "What clients of the API send, and what each may do."},
 				{Name: "Organizations", Description: "Customers of the API. Plan and number of keys belong to an organization."},
 				{Name: "Spaces", Description: "Parts of one organization."},
 				{Name: "Accounts", Description: "People and service users; they own keys."},

@@ -40,7 +40,7 @@ func (r *Refusal) Answer(realm, operation string) Answer {
 	row := answers[r.Reason]
 	a := Answer{Status: row.status, Error: row.text, Detail: r.Detail}
 	if r.Reason == Scope {
-		a.Detail = "Insufficient permissions for operation " + operation + ": the API key lacks " + strings.Join(r.missing(), ", ") + "."
+		a.Detail = "Insufficient permissions for operation " + operation + ": the API key lacks " + strings.Join(r.Missing(), ", ") + "."
 	}
 	if !row.challenge {
 		return a
@@ -59,7 +59,8 @@ func (r *Refusal) Answer(realm, operation string) Answer {
 	return a
 }
 
-func (r *Refusal) missing() []string {
+// Missing lists the permissions that are required and not granted.
+func (r *Refusal) Missing() []string {
 	granted := make(map[string]bool, len(r.Granted))
 	for _, g := range r.Granted {
 		granted[g] = true

@@ -109,6 +109,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *
 		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
 	}
 	if r := a.state(&e.found); r != nil {
+		r.Key = e.found.Key.ID
 		return nil, r
 	}
 	p := e.principal.Load()

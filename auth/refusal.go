@@ -39,6 +39,8 @@ type Refusal struct {
 	Detail string
 	// Required and Granted are set for Scope.
 	Required, Granted []string
+	// Key is the id of a key that is known but revoked, expired or paused.
+	Key string
 	// Err is the cause for the operator's log, set for Unavailable.
 	Err error
 }

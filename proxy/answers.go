@@ -95,6 +95,10 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	out := &refusal{challenge: a.Challenge, problem: problem.Problem{
 		Status: a.Status, Error: a.Error, Detail: a.Detail, Required: r.Required, Granted: r.Granted,
 	}}
+	x.keyID, x.reason = r.Key, r.Detail
+	if r.Reason == auth.Scope { // its detail holds the path, which may hold a key
+		x.reason = "The API key lacks " + strings.Join(r.Missing(), ", ") + "."
+	}
 	switch a.Status {
 	case http.StatusUnauthorized:
 		out.decision = unauthenticated

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"keygate/internal/keys"
 )
 
@@ -112,6 +115,24 @@ func TestAnswers(t *testing.T) {
 	a := g.get("GET", "/both", reader)
 	if !slices.Equal(a.problem.Required, []string{"orders:read", "orders:write"}) || !slices.Equal(a.problem.Granted, []string{"orders:read"}) {
 		t.Errorf("required %v, granted %v", a.problem.Required, a.problem.Granted)
+	}
+	// Whoever is asked why a client was refused finds the key and the reason.
+	b := g.get("GET", "/orders/1", revokedSecret)
+	logged := func(a answer) (line map[string]any) {
+		waitFor(t, func() bool {
+			found := g.logs.FilterField(zap.String("request_id", a.problem.RequestID)).All()
+			if len(found) == 1 {
+				line = found[0].ContextMap()
+			}
+			return len(found) == 1
+		})
+		return line
+	}
+	if got := logged(a)["reason"]; got != "The API key lacks orders:write." {
+		t.Errorf("the log's reason is %v", got)
+	}
+	if line := logged(b); line["key_id"] != revoked.ID || line["reason"] != "This API key has been revoked. Create a new one." {
+		t.Errorf("the log of a revoked key: %v", line)
 	}
 	for _, e := range g.logs.All() {
 		line := e.Message
@@ -218,5 +239,18 @@ func TestPublicRouteIsLimitedPerAddress(t *testing.T) {
 	a := g.get("GET", "/status", "")
 	if a.StatusCode != 429 || a.Header.Get("Retry-After") == "" {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+}
+
+// With LOG_LEVEL=warn no line was written at all, not even for a failing
+// upstream.
+func TestWarnLevelLogsFailures(t *testing.T) {
+	g := newGate(t, gateOptions{target: "http://127.0.0.1:1", level: zapcore.WarnLevel})
+	_, secret := g.key(keys.NewKey{})
+	g.get("GET", "/any/x", "")
+	a := g.get("GET", "/any/x", secret)
+	waitFor(t, func() bool { return g.logs.Len() > 0 })
+	if lines := g.logs.All(); len(lines) != 1 || lines[0].ContextMap()["request_id"] != a.problem.RequestID || a.StatusCode != 502 {
+		t.Errorf("%d: %v", a.StatusCode, lines)
 	}
 }

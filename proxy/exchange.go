@@ -48,7 +48,9 @@ type request struct {
 	limits    ratelimit.Decision
 
 	decision decision
-	cause    error // for the operator, never for the client
+	cause    error  // for the operator, never for the client
+	reason   string // why the key does not do, for the log
+	keyID    string // of a key that is known but not in force
 	status   int
 	bytes    int64
 	sent     time.Time     // when the request went upstream

@@ -119,7 +119,8 @@ routes:
 type gateOptions struct {
 	policy  string
 	trusted []netip.Prefix
-	target  string // instead of the recording upstream
+	target  string               // instead of the recording upstream
+	level   zapcore.LevelEnabler // of the log; nil: all
 }
 
 func newGate(t *testing.T, o gateOptions) *gate {
@@ -135,7 +136,10 @@ func newGate(t *testing.T, o gateOptions) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	core, logs := observer.New(zapcore.DebugLevel)
+	if o.level == nil {
+		o.level = zapcore.DebugLevel
+	}
+	core, logs := observer.New(o.level)
 	g.logs = logs
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}

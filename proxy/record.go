@@ -24,8 +24,12 @@ func (p *Proxy) record(x *exchange) {
 		path, x.exposed = hiddenPath, true
 	}
 	p.metrics.count(x, took)
-	if p.accessLog.Core().Enabled(zapcore.InfoLevel) {
-		x.log(path, took)
+	level := zapcore.InfoLevel
+	if x.status >= 500 {
+		level = zapcore.WarnLevel
+	}
+	if p.accessLog.Core().Enabled(level) {
+		x.log(level, path, took)
 	}
 }
 
@@ -36,7 +40,7 @@ const millisecond = float64(time.Millisecond)
 
 // log writes the access log line. Names are OpenTelemetry's where it has one.
 // Query values, header values and bodies are never in it.
-func (x *exchange) log(path string, took time.Duration) {
+func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 	client := x.peerText
 	if x.client != x.peer {
 		client = x.client.String()
@@ -54,11 +58,17 @@ func (x *exchange) log(path string, took time.Duration) {
 	if x.rule != nil {
 		f = append(f, zap.String("http.route", x.rule.name))
 	}
+	if x.keyID != "" {
+		f = append(f, zap.String("key_id", x.keyID))
+	}
 	if x.principal != nil {
 		f = append(f, zap.String("key_id", x.principal.Key.ID), zap.String("plan", x.principal.Plan.Name))
 		if x.principal.Organization != nil {
 			f = append(f, zap.String("organization_id", x.principal.Organization.ID))
 		}
+	}
+	if x.reason != "" {
+		f = append(f, zap.String("reason", x.reason))
 	}
 	if !x.sent.IsZero() {
 		f = append(f, zap.Float64("upstream_duration_ms", float64(x.upstream)/millisecond))
@@ -74,10 +84,6 @@ func (x *exchange) log(path string, took time.Duration) {
 	}
 	if x.cause != nil {
 		f = append(f, zap.NamedError("error", x.cause))
-	}
-	level := zapcore.InfoLevel
-	if x.status >= 500 {
-		level = zapcore.WarnLevel
 	}
 	if entry := x.proxy.accessLog.Check(level, "request"); entry != nil {
 		entry.Write(f...)

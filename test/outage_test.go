@@ -82,7 +82,7 @@ func (m *measurements) take() map[string]*measured {
 // client is told that its key is wrong, strict plans say 503 and nothing worse,
 // open ones go on, nobody waits, and afterwards all is as before.
 func TestRedisFaults(t *testing.T) {
-	length := 1500 * time.Millisecond
+	length := 800 * time.Millisecond
 	if full {
 		length = 6 * time.Second
 	}

@@ -51,7 +51,6 @@ var buildRelease = sync.OnceValues(func() (string, error) {
 	file := filepath.Join(workshop, "keygate-release")
 	c := exec.Command("go", "build", "-o", file, ".")
 	c.Dir = ".."
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

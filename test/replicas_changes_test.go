@@ -124,7 +124,7 @@ const changeBound = 3 * time.Second
 // A replica whose change feed is dead without a word notices by the silence: a
 // second after its last sign of life it asks the store for each request.
 func TestReplicasWithoutFeed(t *testing.T) {
-	rounds := 2 // of each fault
+	rounds := 1 // of each fault
 	if full {
 		rounds = 10
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,6 +19,8 @@ import (
 const (
 	// startTimeout bounds each step of the start that waits for the store.
 	startTimeout = 10 * time.Second
+	// lockPause lies between two tries to lock the data directory.
+	lockPause = 20 * time.Millisecond
 	// startPause lies between two tries to reach a shared store; one in startLog
 	// is logged.
 	startPause = time.Second
@@ -76,6 +80,13 @@ func (b *beginning) once(ctx context.Context, loaded *config.Policy) (keys.Boots
 func (b *beginning) bootstrap(ctx context.Context) (keys.Bootstrapped, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if dir := b.Config.DataDir; b.back.shared && dir != "" {
+		unlock, err := lockDir(ctx, dir)
+		if err != nil {
+			return keys.Bootstrapped{}, err
+		}
+		defer unlock()
+	}
 	made, err := b.service.Bootstrap(ctx, keys.BootstrapOptions{
 		Secret:    b.Config.BootstrapKey.Reveal(),
 		ClientKey: b.Config.PolicyFile == "" && b.Config.Policy == "",
@@ -96,6 +107,25 @@ func (b *beginning) bootstrap(ctx context.Context) (keys.Bootstrapped, error) {
 		b.log.Warn("KEYGATE_BOOTSTRAP_KEY: " + made.Warning)
 	}
 	return made, nil
+}
+
+// lockDir has replicas that share a data directory start one after the other: the
+// files with the keys of the first would be replaced by those of the next, and
+// removed with them. Where the file system knows no locks there is none.
+func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("KEYGATE_DATA_DIR: %w", err)
+	}
+	for errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		select {
+		case <-ctx.Done():
+			_ = f.Close() // nothing was written
+			return nil, fmt.Errorf("KEYGATE_DATA_DIR: another process that starts has %s locked: %w", dir, ctx.Err())
+		case <-time.After(lockPause):
+		}
+	}
+	return func() { _ = f.Close() }, nil // which unlocks it
 }
 
 // keep puts generated keys where they outlive this process, unless a person is

@@ -38,7 +38,7 @@ check:
 	if [[ -n $$unformatted ]]; then printf 'not formatted, run make fmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
 	go mod tidy -diff
 	go -C tools mod tidy -diff
-	go vet ./...
+	CGO_ENABLED=1 go vet -race ./... # with -race, so that the tests find everything built
 
 .PHONY: lint
 lint: tools ## Run staticcheck and gofumpt over everything

@@ -74,9 +74,9 @@ func TestStartWithoutRedis(t *testing.T) {
 	if a := g.do(http.MethodGet, g.management+"/v1/keys", g.key, ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("the management API: %d %s", a.status, a.body)
 	}
-	if lines := g.logged("Redis cannot be used yet; requests are answered 503 until it can"); len(lines) == 0 {
-		t.Errorf("the log does not say why:\n%s", g.said())
-	}
+	eventually(t, "the log says why", func() bool {
+		return len(g.logged("Redis cannot be used yet; requests are answered 503 until it can")) > 0
+	})
 	began := time.Now()
 	server.Start()
 	g.ready()

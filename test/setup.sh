@@ -43,6 +43,7 @@ check() {
 	packages=()
 	need "git" "git" has git
 	need "curl, for the lines that people paste" "curl" has curl
+	need "node, which plays the API in the README's tour" "nodejs" has node
 	need "redis-server and redis-sentinel, for the tests of what keygate keeps in Redis" "redis-server redis-sentinel" has_redis
 	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
 }
@@ -56,9 +57,9 @@ tell() {
 	cat >&2 <<-END
 		Install it and try again:
 		  Debian, Ubuntu  sudo apt-get install ${packages[*]}
-		  Fedora          sudo dnf install git curl gcc glibc-devel redis
-		  Alpine          apk add git curl gcc musl-dev redis
-		  macOS           xcode-select --install; brew install redis
+		  Fedora          sudo dnf install git curl nodejs gcc glibc-devel redis
+		  Alpine          apk add git curl nodejs gcc musl-dev redis
+		  macOS           xcode-select --install; brew install node redis
 	END
 	exit 1
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,7 +49,9 @@ func TestReadmeTour(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", text)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "KEYGATE_ADDR=127.0.0.1:"+gate, "KEYGATE_ADMIN_ADDR=127.0.0.1:"+admin, "KEYGATE_ADMIN_URL=http://127.0.0.1:"+admin)
+	// What configures the tests, or a keygate elsewhere, is not the reader's.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KEYGATE_") })
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir, "KEYGATE_ADDR=127.0.0.1:"+gate, "KEYGATE_ADMIN_ADDR=127.0.0.1:"+admin, "KEYGATE_ADMIN_URL=http://127.0.0.1:"+admin)
 	// Its own process group: whatever a failed tour leaves behind ends with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -289,7 +289,7 @@ func FuzzFromEnv(f *testing.F) {
 	f.Add("KEYGATE_TRUSTED_PROXIES", "10.0.0.0/8,::1,fe80::1%a", "KEYGATE_ADDR", "[::1%a]:80")
 	f.Fuzz(func(t *testing.T, name, value, name2, value2 string) {
 		if strings.HasSuffix(name, "_FILE") || strings.HasSuffix(name2, "_FILE") {
-			t.Skip("would read files of this machine")
+			return // it would read files of this machine
 		}
 		environ := []string{name + "=" + value, name2 + "=" + value2}
 		c, _, err := FromEnv(environ)

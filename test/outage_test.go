@@ -83,7 +83,7 @@ func (m *measurements) take() map[string]*measured {
 // open ones go on, nobody waits, and afterwards all is as before.
 func TestRedisFaults(t *testing.T) {
 	length := 800 * time.Millisecond
-	if full {
+	if full() {
 		length = 6 * time.Second
 	}
 	server := redistest.Start(t, redistest.Options{})

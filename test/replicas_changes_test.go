@@ -80,7 +80,7 @@ var active = step{name: "create", status: http.StatusOK}
 // milliseconds, under load.
 func TestReplicasSeeChanges(t *testing.T) {
 	changes := 30
-	if full {
+	if full() {
 		changes = 200
 	}
 	server := redistest.Start(t, redistest.Options{})
@@ -125,7 +125,7 @@ const changeBound = 3 * time.Second
 // second after its last sign of life it asks the store for each request.
 func TestReplicasWithoutFeed(t *testing.T) {
 	rounds := 1 // of each fault
-	if full {
+	if full() {
 		rounds = 10
 	}
 	server := redistest.Start(t, redistest.Options{})

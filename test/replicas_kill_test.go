@@ -16,7 +16,7 @@ import (
 func TestReplicaKilledDuringCreation(t *testing.T) {
 	t.Parallel()
 	rounds := 3
-	if full {
+	if full() {
 		rounds = 20
 	}
 	server := redistest.Start(t, redistest.Options{})
@@ -68,7 +68,7 @@ func TestRedisKilledDuringCreation(t *testing.T) {
 
 func testRedisKilled(t *testing.T, fsync string) {
 	rounds := 3
-	if full {
+	if full() {
 		rounds = 20
 	}
 	server := redistest.Start(t, redistest.Options{AOF: fsync})

@@ -164,7 +164,7 @@ func TestFirstStartOnRedis(t *testing.T) {
 func TestReplicasStartTogether(t *testing.T) {
 	t.Parallel()
 	rounds := 2
-	if full {
+	if full() {
 		rounds = 10
 	}
 	server := redistest.Start(t, redistest.Options{})

@@ -114,3 +114,15 @@ func (p *Proxy) UnknownPlans() []string {
 	defer policy.mu.Unlock()
 	return slices.Sorted(maps.Keys(policy.unknown))
 }
+
+// AddressEvictions counts, over the public routes of the policy in force, how
+// often an address took over the budget of another because more were in use than
+// are told apart.
+func (p *Proxy) AddressEvictions() (n uint64) {
+	for _, r := range p.policy.Load().rules {
+		if r.budget != nil {
+			n += r.budget.Evictions()
+		}
+	}
+	return n
+}

@@ -93,7 +93,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		TrustedProxies: o.Config.TrustedProxies, AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
-	registerParts(registry, authenticator, limiter, gate.UnknownPlans)
+	registerParts(registry, authenticator, limiter, gate)
 
 	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)
 	if usesDemo(loaded) {

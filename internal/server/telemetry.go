@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"keygate/auth"
+	"keygate/proxy"
 	"keygate/ratelimit"
 )
 
@@ -23,7 +24,7 @@ func newRegistry(version string) *prometheus.Registry {
 }
 
 // registerParts shows the counters that the parts keep for themselves.
-func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *ratelimit.Limiter, unknownPlans func() []string) {
+func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *ratelimit.Limiter, gate *proxy.Proxy) {
 	counter := func(name, help string, value func() uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 	}
@@ -45,7 +46,8 @@ func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *rate
 		}, func() float64 { return a.FeedAge().Seconds() }),
 		counter("keygate_limit_late_total", "Decisions for which the ledger took too long.", limiter.Late),
 		counter("keygate_limit_degraded_total", "Decisions that this replica made by itself while the ledger was out of reach (outage.mode: open).", limiter.Degraded),
+		counter("keygate_public_address_evictions_total", "Client addresses on public routes that took over another's budget because more were in use than are told apart.", gate.AddressEvictions),
 		counter("keygate_limit_burnt_total", "Units of cost booked but not admitted because the ledger answered too late.", limiter.Burnt),
-		gauge("keygate_unknown_plans", "Plans in use that the policy lacks; the default plan stands in.", func() int { return len(unknownPlans()) }),
+		gauge("keygate_unknown_plans", "Plans in use that the policy lacks; the default plan stands in.", func() int { return len(gate.UnknownPlans()) }),
 	)
 }

@@ -240,11 +240,11 @@ func TestAuditEntryNamesWhoAskedFromWhere(t *testing.T) {
 	r.Header.Set("X-Request-Id", "chosen-by-the-client")
 	created := in.send(r)
 	id := created.header.Get("X-Request-Id")
-	entries, err := in.store.AuditLog(context.Background(), keys.Page{Limit: 1})
-	if err != nil || len(entries) != 1 {
-		t.Fatal(entries, err)
+	log, err := in.store.AuditLog(context.Background(), keys.AuditFilter{}, keys.Page{Limit: 1})
+	if err != nil || len(log.Entries) != 1 {
+		t.Fatal(log, err)
 	}
-	e := entries[0]
+	e := log.Entries[0]
 	if e.RequestID != id || id == "chosen-by-the-client" || len(id) != 36 || id[14] != '7' {
 		t.Errorf("request id %q in the answer, %q in the audit log; want one UUIDv7 of ours", id, e.RequestID)
 	}

@@ -154,6 +154,9 @@ func (h *handler) listKeys(ctx context.Context, _ *call, in *listKeys) (*body[Pa
 		filter.Organization = o.ID
 	}
 	now := h.Now()
-	return list(in.PageQuery, func(p keys.Page) ([]keys.Key, error) { return h.Service.Read().Keys(ctx, filter, p) },
+	return list(in.PageQuery, func(p keys.Page) ([]keys.Key, error) {
+		page, err := h.Service.Read().Keys(ctx, filter, p)
+		return page.Keys, err
+	},
 		func(k *keys.Key) (string, Key) { return k.ID, keyOf(k, now) })
 }

@@ -34,6 +34,13 @@ func (e *TooManyKeysError) Error() string {
 	return fmt.Sprintf("the plan of organization %s allows %d active keys and they are used up: revoke or delete a key that is no longer needed, or move the organization to a larger plan", e.Organization, e.Max)
 }
 
+// InUseError says that a record cannot be deleted while others refer to it.
+type InUseError struct{ Kind, ID, By string }
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%s %s still has %s: delete them first", e.Kind, e.ID, e.By)
+}
+
 // StateError says that a key's state does not allow the change.
 type StateError struct{ Operation, Status, Remedy string }
 

@@ -52,6 +52,9 @@ type Key struct {
 	RevokedAt  time.Time
 	LastUsedAt time.Time
 	RotatedAt  time.Time
+	// Lifetime is how long ExpiresAt was set for; what a rotation brings back to
+	// life gets it again.
+	Lifetime time.Duration
 }
 
 // Secret is one secret of a key, known by its hash only.

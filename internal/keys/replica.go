@@ -16,6 +16,8 @@ type Replica struct {
 	StartedAt time.Time
 	// SeenAt is when it registered last, by the store's clock.
 	SeenAt time.Time
+	// Confirmed is the FeedNumber of the last change on which it has acted.
+	Confirmed int64
 }
 
 // NewReplicaID returns an id for a replica that starts.

@@ -14,16 +14,28 @@ import (
 type Store interface {
 	// Apply makes one change: all of it, with its audit and change entries, or
 	// nothing. Errors: ErrConflict, ErrNotFound (a record to be changed, or one
-	// referred to, is gone), *ExistsError, *TooManyKeysError. After any other a
-	// change may have been made whose answer was lost.
+	// referred to, is gone), *ExistsError, *InUseError, *TooManyKeysError. After
+	// any other a change may have been made whose answer was lost.
 	Apply(ctx context.Context, m Mutation) (Applied, error)
+
+	// Used notes when keys were used. A use less than UseEvery after the one that
+	// is stored changes nothing, nor does one of a key or secret that is gone.
+	// Versions, feed and audit log do not move. Uses of one call are of different
+	// keys or secrets.
+	Used(ctx context.Context, uses []Use) error
+
+	// Remembered returns what a mutation was remembered with; ErrNotFound once
+	// its time, by the store's own clock, is over.
+	Remembered(ctx context.Context, id string) (Remembered, error)
 
 	// Lookup finds a key by the hash of a presented secret, with all that a
 	// decision about it needs, in one round trip and as of one instant.
 	Lookup(ctx context.Context, h Hash) (Found, error)
 
 	Reader
-	AuditLog(ctx context.Context, page Page) ([]AuditEntry, error)
+
+	// AuditLog lists entries, newest first.
+	AuditLog(ctx context.Context, f AuditFilter, page Page) (AuditPage, error)
 
 	// Setting reads a named value of the instance.
 	Setting(ctx context.Context, name string) (Setting, error)
@@ -53,27 +65,46 @@ type Reader interface {
 	Space(ctx context.Context, organization, ref string) (Space, error)
 	Account(ctx context.Context, id string) (Account, error)
 	Key(ctx context.Context, id string) (Key, error)
-	// Grants lists an account's grants, oldest first; none is no error.
-	Grants(ctx context.Context, account string) ([]Grant, error)
+	// Grants lists the grants of accounts, in the order of the accounts and then
+	// oldest first; none is no error.
+	Grants(ctx context.Context, accounts ...string) ([]Grant, error)
 
 	// Lists are in order of creation (ids sort by it), newest first; fewer
-	// than page.Limit records mean that it was the last page. The accounts of
-	// no organization are the operators'.
+	// than page.Limit records mean that it was the last page. page.After is the
+	// id of the last record of the page before. The accounts of no organization
+	// are the operators'.
 	Organizations(ctx context.Context, page Page) ([]Organization, error)
 	Spaces(ctx context.Context, organization string, page Page) ([]Space, error)
 	Accounts(ctx context.Context, organization string, page Page) ([]Account, error)
-	Keys(ctx context.Context, f KeyFilter, page Page) ([]Key, error)
+	// Keys lists keys newest first; with UnusedSince longest unused first, with
+	// ExpiresBefore soonest first, with Query as the store likes. page.After is
+	// Next of the page before.
+	Keys(ctx context.Context, f KeyFilter, page Page) (KeyPage, error)
 }
 
 // FeedEnd is the cursor of a reader who wants only what changes from now on.
 const FeedEnd = -1
 
+// FeedNumber is the part of a cursor, or of a Change.Seq, that is the same for
+// every replica; a store may keep a mark of its own above it.
+func FeedNumber(seq int64) int64 { return seq & (1<<40 - 1) }
+
 // Mutation is one atomic change. A record's Version is the one that the change
 // is based on, 0 for a new record; the store writes Version+1. A record whose
 // stored version is another makes the whole mutation fail with ErrConflict; a
 // record whose id, slug, hash or name (settings) is taken with *ExistsError,
-// whose Value for a hash is what may be shown of the secret. Deleted keys make
-// room for what the same mutation writes.
+// whose Value for a hash is what may be shown of the secret.
+//
+// What is deleted goes first and makes room for what the same mutation writes,
+// in the order keys, grants, accounts, spaces, organizations. Of a record to be
+// deleted ID and Version count (grants have no version); its change entry has
+// version 0. A record to which others still refer ends in *InUseError: an
+// account that owns keys; a space with keys or grants; an organization with
+// keys, spaces, accounts or grants. An account's grants go with it. A deleted
+// grant is a change of its account, at the account's version.
+//
+// A key's LastUsedAt, and a secret's, never goes back: the store keeps the later
+// one of what it has and what a mutation says.
 type Mutation struct {
 	// At stamps the change and decides which keys count as expired.
 	At            time.Time
@@ -83,11 +114,27 @@ type Mutation struct {
 	Grants        []Grant // always new
 	Keys          []Key   // with all their secrets
 	Settings      []Setting
-	// DeleteKeys removes keys and their secrets for good; ID and Version count.
-	DeleteKeys []Key
+	// DeleteKeys removes keys and their secrets for good.
+	DeleteKeys          []Key
+	DeleteGrants        []Grant
+	DeleteAccounts      []Account
+	DeleteSpaces        []Space
+	DeleteOrganizations []Organization
 	// MaxKeys, if set, must hold after the change.
 	MaxKeys *MaxKeys
 	Audit   []AuditEntry
+	// Remember, if set, is kept with the change until its time is over. One whose
+	// ID is kept already ends in *ExistsError{"request", "id", …}.
+	Remember *Remembered
+}
+
+// Remembered is the answer to a change, for a client that asks for it again.
+type Remembered struct {
+	ID string // whose request it was, and its name
+	// Digest tells another request under the same name.
+	Digest string
+	Answer []byte
+	Until  time.Time
 }
 
 // Applied is what a change that was made came to.
@@ -95,7 +142,20 @@ type Applied struct {
 	// Durable: the change outlives the process that keeps it. A store that is
 	// shared may make changes of which nobody else has a copy yet.
 	Durable bool
+	// Seq is the FeedNumber of the change's last entry in the feed; 0 if it has none.
+	Seq int64
 }
+
+// Use says that a key was used.
+type Use struct {
+	Key string
+	// Secret is the one presented, where the key has several; else zero.
+	Secret Hash
+	At     time.Time
+}
+
+// UseEvery is how closely uses are told apart.
+const UseEvery = time.Minute
 
 // MaxKeys bounds the keys of an organization that are neither revoked nor
 // expired; a Max of Unlimited bounds nothing.
@@ -123,10 +183,46 @@ type Page struct {
 	Limit int
 }
 
-// KeyFilter selects keys; an empty field selects all.
+// KeyFilter selects the keys that pass all of its fields; an empty one passes all.
 type KeyFilter struct {
 	Organization string
-	Name         string
+	Account      string
+	Space        string
+	// Name is the whole name, Query some part of it in any letter case.
+	Name, Query string
+	// Status is the one at At.
+	Status Status
+	// UnusedSince selects keys that were last used, or else made, at this instant
+	// or before.
+	UnusedSince time.Time
+	// ExpiresBefore selects keys that are not revoked and end after At and, at
+	// the latest, at this instant.
+	ExpiresBefore time.Time
+	At            time.Time
+}
+
+// KeyPage is a stretch of a list. It may be shorter than asked for, even empty,
+// and not the last: a call looks at a bounded number of records. Next is empty
+// at the end.
+type KeyPage struct {
+	Keys []Key
+	Next string
+}
+
+// AuditFilter selects entries of the audit log; an empty field passes all.
+type AuditFilter struct {
+	Organization string
+	// Target is the id of what was changed, Actor the key or the account that did it.
+	Target, Actor string
+	Action        string
+	// Since (inclusive) and Until (exclusive) bound the instant.
+	Since, Until time.Time
+}
+
+// AuditPage is a stretch of the audit log, as KeyPage is of keys.
+type AuditPage struct {
+	Entries []AuditEntry
+	Next    string
 }
 
 // Setting is a named value of the instance, such as which key bootstrapped it.

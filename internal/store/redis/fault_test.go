@@ -70,7 +70,7 @@ func TestAnswerLost(t *testing.T) {
 	if batch, err := s.Changes(t.Context(), end.Next, 0); err != nil || len(batch.Changes) != 1 {
 		t.Errorf("the feed: %+v, %v; want one change", batch, err)
 	}
-	if log, err := s.AuditLog(t.Context(), keys.Page{Limit: 9}); err != nil || len(log) != 2 {
+	if log, err := s.AuditLog(t.Context(), keys.AuditFilter{}, keys.Page{Limit: 9}); err != nil || len(log.Entries) != 2 {
 		t.Errorf("the audit log: %+v, %v; want two entries", log, err)
 	}
 

@@ -117,15 +117,31 @@ func get[T any](ctx context.Context, s *Store, kind, prefix, id string, decode f
 }
 
 // Grants implements keys.Store.
-func (s *Store) Grants(ctx context.Context, account string) ([]keys.Grant, error) {
-	text, err := read(ctx, s, "grants", func(ctx context.Context) (string, error) { return s.client.Get(ctx, grantsKey+account).Result() })
-	if errors.Is(err, keys.ErrNotFound) { // none is no error
-		return nil, nil
+func (s *Store) Grants(ctx context.Context, accounts ...string) ([]keys.Grant, error) {
+	var all []keys.Grant
+	for _, account := range accounts {
+		text, err := read(ctx, s, "grants", func(ctx context.Context) (string, error) { return s.client.Get(ctx, grantsKey+account).Result() })
+		if errors.Is(err, keys.ErrNotFound) { // none is no error
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		grants, err := decodeGrants(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, grants...)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return decodeGrants(text)
+	return all, nil
+}
+
+// Used implements keys.Store.
+func (s *Store) Used(context.Context, []keys.Use) error { return errors.ErrUnsupported }
+
+// Remembered implements keys.Store.
+func (s *Store) Remembered(context.Context, string) (keys.Remembered, error) {
+	return keys.Remembered{}, keys.ErrNotFound
 }
 
 // Organizations implements keys.Store.
@@ -144,7 +160,7 @@ func (s *Store) Accounts(ctx context.Context, organization string, p keys.Page) 
 }
 
 // Keys implements keys.Store. Each of the four forms of the filter has a set.
-func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) ([]keys.Key, error) {
+func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) (keys.KeyPage, error) {
 	set, prefix := keysKey, ""
 	if f.Name != "" {
 		set, prefix = namesKey, f.Name+"\x00"
@@ -152,7 +168,12 @@ func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) ([]keys
 	if f.Organization != "" {
 		set += ":" + f.Organization
 	}
-	return list(ctx, s, set, keyKey, prefix, p, decodeKey)
+	found, err := list(ctx, s, set, keyKey, prefix, p, decodeKey)
+	page := keys.KeyPage{Keys: found}
+	if len(found) == p.Limit && p.Limit > 0 {
+		page.Next = found[len(found)-1].ID
+	}
+	return page, err
 }
 
 // list reads a page of a set whose members are prefix and id.
@@ -175,7 +196,7 @@ func list[T any](ctx context.Context, s *Store, set, records, prefix string, p k
 }
 
 // AuditLog implements keys.Store. The set's members are id, NUL and entry.
-func (s *Store) AuditLog(ctx context.Context, p keys.Page) ([]keys.AuditEntry, error) {
+func (s *Store) AuditLog(ctx context.Context, _ keys.AuditFilter, p keys.Page) (keys.AuditPage, error) {
 	end := "+"
 	if p.After != "" {
 		end = "(" + p.After
@@ -187,16 +208,20 @@ func (s *Store) AuditLog(ctx context.Context, p keys.Page) ([]keys.AuditEntry, e
 		return s.client.ZRevRangeByLex(ctx, auditKey, &goredis.ZRangeBy{Min: "-", Max: end, Count: int64(p.Limit)}).Result()
 	})
 	if err != nil {
-		return nil, err
+		return keys.AuditPage{}, err
 	}
 	var out []keys.AuditEntry
 	for _, member := range members {
 		id, text, _ := strings.Cut(member, "\x00")
 		entry, err := decodeAudit(id, text)
 		if err != nil {
-			return nil, err
+			return keys.AuditPage{}, err
 		}
 		out = append(out, entry)
 	}
-	return out, nil
+	page := keys.AuditPage{Entries: out}
+	if len(out) == p.Limit && p.Limit > 0 {
+		page.Next = out[len(out)-1].ID
+	}
+	return page, nil
 }

@@ -153,10 +153,10 @@ func smoke(t *testing.T, s *Store) {
 	if o, err := s.Organization(ctx, "acme"); err != nil || o.ID != "org_1" {
 		t.Errorf("Organization: %+v, %v", o, err)
 	}
-	if list, err := s.Keys(ctx, keys.KeyFilter{Organization: "org_1", Name: "test 1"}, keys.Page{Limit: 2}); err != nil || len(list) != 1 {
+	if list, err := s.Keys(ctx, keys.KeyFilter{Organization: "org_1", Name: "test 1"}, keys.Page{Limit: 2}); err != nil || len(list.Keys) != 1 {
 		t.Errorf("Keys: %+v, %v", list, err)
 	}
-	if log, err := s.AuditLog(ctx, keys.Page{Limit: 2}); err != nil || len(log) != 1 {
+	if log, err := s.AuditLog(ctx, keys.AuditFilter{}, keys.Page{Limit: 2}); err != nil || len(log.Entries) != 1 {
 		t.Errorf("AuditLog: %+v, %v", log, err)
 	}
 	var tooMany *keys.TooManyKeysError

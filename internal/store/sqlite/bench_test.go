@@ -151,7 +151,7 @@ func TestManyKeys(t *testing.T) {
 	page := func(f keys.KeyFilter, after func() string) func(int) error {
 		return func(int) error {
 			got, err := s.Keys(ctx, f, keys.Page{After: after(), Limit: 50})
-			if err == nil && len(got) == 0 {
+			if err == nil && len(got.Keys) == 0 {
 				err = fmt.Errorf("an empty page")
 			}
 			return err

@@ -99,13 +99,20 @@ func (s *Store) Setting(ctx context.Context, name string) (keys.Setting, error) 
 }
 
 // Grants implements keys.Store.
-func (s *Store) Grants(ctx context.Context, account string) ([]keys.Grant, error) {
-	var text string
-	if err := s.readers.QueryRowContext(ctx, `SELECT `+grantsOf+`?)`, account).Scan(&text); err != nil {
-		return nil, s.explain(err)
+func (s *Store) Grants(ctx context.Context, accounts ...string) ([]keys.Grant, error) {
+	var all []keys.Grant
+	for _, account := range accounts {
+		var text string
+		if err := s.readers.QueryRowContext(ctx, `SELECT `+grantsOf+`?)`, account).Scan(&text); err != nil {
+			return nil, s.explain(err)
+		}
+		grants, err := parseGrants(text)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		all = append(all, grants...)
 	}
-	grants, err := parseGrants(text)
-	return grants, s.explain(err)
+	return all, nil
 }
 
 // Organizations implements keys.Store.
@@ -127,7 +134,7 @@ func (s *Store) Accounts(ctx context.Context, organization string, p keys.Page) 
 }
 
 // Keys implements keys.Store. Each of the four forms of the filter has an index.
-func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) ([]keys.Key, error) {
+func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) (keys.KeyPage, error) {
 	where, args := `k.id < ?`, []any{bound(p)}
 	if f.Name != "" {
 		where, args = `k.name=? AND `+where, append([]any{f.Name}, args...)
@@ -135,14 +142,32 @@ func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) ([]keys
 	if f.Organization != "" {
 		where, args = `k.organization=? AND `+where, append([]any{f.Organization}, args...)
 	}
-	return many(ctx, s, scanKey,
+	found, err := many(ctx, s, scanKey,
 		`SELECT `+keyColumns+` FROM keys k WHERE `+where+` ORDER BY k.id DESC LIMIT ?`, append(args, limit(p))...)
+	page := keys.KeyPage{Keys: found}
+	if len(found) == p.Limit && p.Limit > 0 {
+		page.Next = found[len(found)-1].ID
+	}
+	return page, err
 }
 
 // AuditLog implements keys.Store.
-func (s *Store) AuditLog(ctx context.Context, p keys.Page) ([]keys.AuditEntry, error) {
-	return many(ctx, s, scanAudit,
+func (s *Store) AuditLog(ctx context.Context, _ keys.AuditFilter, p keys.Page) (keys.AuditPage, error) {
+	found, err := many(ctx, s, scanAudit,
 		`SELECT `+auditColumns+` FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, bound(p), limit(p))
+	page := keys.AuditPage{Entries: found}
+	if len(found) == p.Limit && p.Limit > 0 {
+		page.Next = found[len(found)-1].ID
+	}
+	return page, err
+}
+
+// Used implements keys.Store.
+func (s *Store) Used(context.Context, []keys.Use) error { return errors.ErrUnsupported }
+
+// Remembered implements keys.Store.
+func (s *Store) Remembered(context.Context, string) (keys.Remembered, error) {
+	return keys.Remembered{}, keys.ErrNotFound
 }
 
 // bound is what a page's ids are smaller than. Without a start that is the last

@@ -178,7 +178,7 @@ func TestFullDisk(t *testing.T) {
 	if _, err := s.Setting(t.Context(), "large"); !errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("the change that did not fit: %v", err)
 	}
-	if log, err := s.AuditLog(t.Context(), keys.Page{Limit: 5}); err != nil || len(log) != 0 {
+	if log, err := s.AuditLog(t.Context(), keys.AuditFilter{}, keys.Page{Limit: 5}); err != nil || len(log.Entries) != 0 {
 		t.Errorf("its audit entry: %v, %v", log, err)
 	}
 	if batch, err := s.Changes(t.Context(), end.Next, 0); err != nil || len(batch.Changes) != 2 {

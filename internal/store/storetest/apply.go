@@ -60,8 +60,8 @@ func update(w *world) {
 	same(w, "new slug", o)(w.s.Organization(ctx, "acme-2"))
 	fails[keys.Space](w, "former slug", keys.ErrNotFound)(w.s.Space(ctx, o.ID, "production"))
 	same(w, "new slug", s)(w.s.Space(ctx, o.ID, "staging"))
-	same(w, "former name", []keys.Key{})(w.s.Keys(ctx, keys.KeyFilter{Name: n.account.Name}, keys.Page{Limit: 9}))
-	same(w, "new name", []keys.Key{k})(w.s.Keys(ctx, keys.KeyFilter{Name: "renamed"}, keys.Page{Limit: 9}))
+	same(w, "former name", []keys.Key{})(w.keys(ctx, keys.KeyFilter{Name: n.account.Name}, keys.Page{Limit: 9}))
+	same(w, "new name", []keys.Key{k})(w.keys(ctx, keys.KeyFilter{Name: "renamed"}, keys.Page{Limit: 9}))
 
 	k.Secrets = k.Secrets[:1]
 	k.Space, k.PausedAt = "", keys.Key{}.PausedAt
@@ -94,7 +94,7 @@ func deleteKeys(w *world) {
 		fails[keys.Found](w, "Lookup", keys.ErrNotFound)(w.s.Lookup(ctx, s.Hash))
 	}
 	for _, f := range []keys.KeyFilter{{}, {Organization: n.organization.ID}, {Name: made[1].Name}} {
-		same(w, "Keys", made[1:])(w.s.Keys(ctx, f, keys.Page{Limit: 9}))
+		same(w, "Keys", made[1:])(w.keys(ctx, f, keys.Page{Limit: 9}))
 	}
 	w.refuses("deleting again", keys.Mutation{DeleteKeys: []keys.Key{k}}, keys.ErrNotFound)
 	w.refuses("changing it", keys.Mutation{Keys: []keys.Key{k}}, keys.ErrNotFound)
@@ -275,7 +275,7 @@ func atomic(w *world) {
 		same(w, what+": Grants", []keys.Grant{})(w.s.Grants(ctx, a.ID))
 		same(w, what+": Organization", n.organization)(w.s.Organization(ctx, n.organization.ID))
 		same(w, what+": Key", gone)(w.s.Key(ctx, gone.ID))
-		same(w, what+": Keys", []keys.Key{gone, k})(w.s.Keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 9}))
+		same(w, what+": Keys", []keys.Key{gone, k})(w.keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 9}))
 		w.apply(keys.Mutation{DeleteKeys: []keys.Key{gone}})
 	}
 }

@@ -286,7 +286,7 @@ func registerPolicy(w *world) {
 			w.Errorf("policy %s has number %d; want %d", x.digest, n, x.number)
 		}
 	}
-	entries, err := w.s.AuditLog(ctx, keys.Page{Limit: 10})
+	entries, err := w.auditLog(ctx, keys.Page{Limit: 10})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func reopen(w *world) {
 	gone := w.create(w.key(n.account))[0]
 	w.apply(keys.Mutation{DeleteKeys: []keys.Key{gone}, Audit: []keys.AuditEntry{w.audit("key.delete")}, Settings: []keys.Setting{{Name: "mode", Value: "x"}}})
 	end := w.end()
-	log, err := w.s.AuditLog(ctx, keys.Page{Limit: 9})
+	log, err := w.auditLog(ctx, keys.Page{Limit: 9})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func reopen(w *world) {
 	same(w, "Lookup", keys.Found{Key: k, Organization: n.organization, Grants: []keys.Grant{n.grant}})(w.s.Lookup(ctx, k.Secrets[0].Hash))
 	same(w, "Space", n.space)(w.s.Space(ctx, n.organization.ID, "production"))
 	same(w, "Setting", keys.Setting{Name: "mode", Value: "x", Version: 1})(w.s.Setting(ctx, "mode"))
-	same(w, "AuditLog", log)(w.s.AuditLog(ctx, keys.Page{Limit: 9}))
+	same(w, "AuditLog", log)(w.auditLog(ctx, keys.Page{Limit: 9}))
 	fails[keys.Key](w, "deleted key", keys.ErrNotFound)(w.s.Key(ctx, gone.ID))
 	same(w, "Changes", changes)(w.since(0), nil)
 	same(w, "end of the feed", keys.ChangeBatch{Next: end})(w.s.Changes(ctx, keys.FeedEnd, 0))
@@ -54,7 +54,7 @@ func cancelled(w *world) {
 	fails[int64](w, "RegisterPolicy", context.Canceled)(w.s.RegisterPolicy(ctx, "a", w.audit("policy.load")))
 	fails[keys.Found](w, "Lookup", context.Canceled)(w.s.Lookup(ctx, k.Secrets[0].Hash))
 	fails[keys.Key](w, "Key", context.Canceled)(w.s.Key(ctx, k.ID))
-	fails[[]keys.Key](w, "Keys", context.Canceled)(w.s.Keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 1}))
+	fails[[]keys.Key](w, "Keys", context.Canceled)(w.keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 1}))
 	fails[keys.ChangeBatch](w, "Changes", context.Canceled)(w.s.Changes(ctx, 0, time.Minute))
 	fails[struct{}](w, "Ping", context.Canceled)(struct{}{}, w.s.Ping(ctx))
 	same(w, "afterwards", k)(w.s.Key(w.Context(), k.ID))

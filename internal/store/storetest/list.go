@@ -31,7 +31,7 @@ func pages(w *world) {
 	}
 	byFilter := func(f keys.KeyFilter) func(keys.Page) ([]string, error) {
 		return func(p keys.Page) ([]string, error) {
-			return ids(w.s.Keys(ctx, f, p))(func(k keys.Key) string { return k.ID })
+			return ids(w.keys(ctx, f, p))(func(k keys.Key) string { return k.ID })
 		}
 	}
 	lists := []struct {
@@ -92,15 +92,15 @@ func pagesUnderInserts(w *world) {
 	n := w.tenant("acme")
 	made := w.create(w.key(n.account), w.key(n.account), w.key(n.account), w.key(n.account))
 	for _, f := range []keys.KeyFilter{{}, {Organization: n.organization.ID}} {
-		first, err := w.s.Keys(w.Context(), f, keys.Page{Limit: 2})
+		first, err := w.keys(w.Context(), f, keys.Page{Limit: 2})
 		same(w, "first page", []keys.Key{made[3], made[2]})(first, err)
 		newer := w.create(w.key(n.account), w.key(n.account))
-		same(w, "second page", []keys.Key{made[1], made[0]})(w.s.Keys(w.Context(), f, keys.Page{After: made[2].ID, Limit: 2}))
+		same(w, "second page", []keys.Key{made[1], made[0]})(w.keys(w.Context(), f, keys.Page{After: made[2].ID, Limit: 2}))
 		w.apply(keys.Mutation{DeleteKeys: newer})
 	}
 	w.apply(keys.Mutation{DeleteKeys: []keys.Key{made[2]}})
-	same(w, "after a deleted key", []keys.Key{made[1]})(w.s.Keys(w.Context(), keys.KeyFilter{}, keys.Page{After: made[2].ID, Limit: 1}))
-	same(w, "no records asked for", []keys.Key{})(w.s.Keys(w.Context(), keys.KeyFilter{}, keys.Page{}))
+	same(w, "after a deleted key", []keys.Key{made[1]})(w.keys(w.Context(), keys.KeyFilter{}, keys.Page{After: made[2].ID, Limit: 1}))
+	same(w, "no records asked for", []keys.Key{})(w.keys(w.Context(), keys.KeyFilter{}, keys.Page{}))
 }
 
 // auditLog: every change adds its entries, newest first; there is no way to
@@ -117,12 +117,12 @@ func auditLog(w *world) {
 		want = append(want, entries...)
 	}
 	slices.Reverse(want)
-	same(w, "all", want)(w.s.AuditLog(w.Context(), keys.Page{Limit: 100}))
-	same(w, "first page", want[:3])(w.s.AuditLog(w.Context(), keys.Page{Limit: 3}))
-	same(w, "second page", want[3:6])(w.s.AuditLog(w.Context(), keys.Page{After: want[2].ID, Limit: 3}))
+	same(w, "all", want)(w.auditLog(w.Context(), keys.Page{Limit: 100}))
+	same(w, "first page", want[:3])(w.auditLog(w.Context(), keys.Page{Limit: 3}))
+	same(w, "second page", want[3:6])(w.auditLog(w.Context(), keys.Page{After: want[2].ID, Limit: 3}))
 
 	again := want[4]
 	again.Action = "forged"
 	w.refuses("an entry of the same id", keys.Mutation{Audit: []keys.AuditEntry{again}}, &keys.ExistsError{Kind: "audit entry", Field: "id", Value: again.ID})
-	same(w, "after the attempt", want)(w.s.AuditLog(w.Context(), keys.Page{Limit: 100}))
+	same(w, "after the attempt", want)(w.auditLog(w.Context(), keys.Page{Limit: 100}))
 }

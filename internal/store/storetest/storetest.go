@@ -224,7 +224,7 @@ func (w *world) since(after int64) []keys.Change {
 func (w *world) untouched(what string, attempt func()) {
 	w.Helper()
 	end := w.end()
-	audit, err := w.s.AuditLog(w.Context(), keys.Page{Limit: 1000})
+	audit, err := w.auditLog(w.Context(), keys.Page{Limit: 1000})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -232,5 +232,16 @@ func (w *world) untouched(what string, attempt func()) {
 	if changes := w.since(end); len(changes) > 0 {
 		w.Errorf("%s: the feed has %+v", what, changes)
 	}
-	same(w, what+": audit log", audit)(w.s.AuditLog(w.Context(), keys.Page{Limit: 1000}))
+	same(w, what+": audit log", audit)(w.auditLog(w.Context(), keys.Page{Limit: 1000}))
+}
+
+// keys and auditLog read the first records that pass, without the cursor.
+func (w *world) keys(ctx context.Context, f keys.KeyFilter, p keys.Page) ([]keys.Key, error) {
+	page, err := w.s.Keys(ctx, f, p)
+	return page.Keys, err
+}
+
+func (w *world) auditLog(ctx context.Context, p keys.Page) ([]keys.AuditEntry, error) {
+	page, err := w.s.AuditLog(ctx, keys.AuditFilter{}, p)
+	return page.Entries, err
 }

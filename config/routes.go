@@ -87,7 +87,7 @@ func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
 		if text, ok = d.text(match); ok {
 			var err error
 			if rule.Pattern, err = route.ParsePattern(text); err != nil {
-				d.fail(match, "%s", err)
+				d.fail(match, "%s%s", err, d.likelyMethod(err))
 				ok = false
 			}
 		}
@@ -107,6 +107,15 @@ func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
 		d.timeouts(v)
 	}
 	return rule, match, ok
+}
+
+// likelyMethod suggests what a misspelt method of a pattern should be.
+func (d *decoder) likelyMethod(err error) string {
+	wrong, ok := errors.AsType[*route.MethodError](err)
+	if !ok {
+		return ""
+	}
+	return d.didYouMean(strings.ToUpper(wrong.Method), route.Methods())
 }
 
 // forward finds the upstream of a route.

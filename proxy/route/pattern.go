@@ -13,7 +13,7 @@ import (
 //
 //	[METHOD[,METHOD] ][host]/path
 //
-// Methods are upper case; GET brings HEAD along; none means all. The host is one
+// Methods are those of Methods; GET brings HEAD along; none means all. The host is one
 // exact name without port; none means all. In the path {x} stands for one
 // non-empty segment and {x...}, at the end, for whatever is left: also nothing,
 // with or without the slash before it. A trailing slash is significant.
@@ -80,11 +80,30 @@ func parsePattern(s string) (Pattern, error) {
 // String returns the pattern as it was written.
 func (p Pattern) String() string { return p.text }
 
+// Methods lists the methods that a pattern can name: those of HTTP that are
+// forwarded, the common ones of WebDAV (RFC 4918, RFC 3253, RFC 5323), QUERY
+// and PURGE. Methods are any token and case-sensitive (RFC 9110, section 9.1),
+// so that a misspelt one would be a rule that never matches.
+func Methods() []string { return slices.Clone(knownMethods) }
+
+var knownMethods = []string{
+	"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
+	"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH",
+	"PURGE", "QUERY",
+}
+
+// MethodError is a method that no pattern can name.
+type MethodError struct{ Method string }
+
+func (e *MethodError) Error() string {
+	return fmt.Sprintf("method %q: allowed are %s, separated by a comma alone, and one space before the host or path", e.Method, strings.Join(knownMethods, ", "))
+}
+
 func parseMethods(s string) ([]string, error) {
 	methods := strings.Split(s, ",")
 	for i, m := range methods {
-		if !validMethod(m) {
-			return nil, fmt.Errorf("method %q: allowed are upper-case names, separated by a comma alone, and one space before the host or path", m)
+		if !slices.Contains(knownMethods, m) {
+			return nil, &MethodError{m}
 		}
 		if slices.Contains(methods[:i], m) {
 			return nil, fmt.Errorf("method %s is named twice", m)
@@ -95,21 +114,6 @@ func parseMethods(s string) ([]string, error) {
 	}
 	slices.Sort(methods)
 	return methods, nil
-}
-
-// validMethod is stricter than RFC 9110, section 9.1, which takes any token:
-// methods are case-sensitive, so "get" would be a rule that never matches.
-func validMethod(s string) bool {
-	if s == "" || s[0] < 'A' || s[0] > 'Z' {
-		return false
-	}
-	for _, c := range []byte(s) {
-		upper := 'A' <= c && c <= 'Z'
-		if !upper && (c < '0' || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // parseHost returns the host in the form that hostKey gives a request's.

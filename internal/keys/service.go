@@ -39,15 +39,23 @@ func NewService(o ServiceOptions) *Service {
 	return &Service{store: o.Store, format: o.Format, policy: o.Policy, changed: o.Changed, made: o.Made, now: o.Now}
 }
 
-// Actor is who makes a change, for the audit log.
+// Actor is who asks for something: it stands in the audit log, and what it may
+// do bounds what is done.
 type Actor struct {
 	Key, Account, Address, RequestID string
+	Authority
+	// If is the version that a change must be based on; 0: any.
+	If int64
 	// Applied, if not nil, is told what a change that was made came to.
 	Applied func(Applied)
+	// Remember, if not nil, turns the result of a change into what is kept with
+	// it for a client that repeats the request. It is called before the change
+	// is made; the result has no secret.
+	Remember func(result any) (*Remembered, error)
 }
 
 // System is the Actor of what keygate does by itself.
-var System = Actor{Key: "system"}
+var System = Actor{Key: "system", Authority: Authority{Operator: true}}
 
 // DefaultOrganization is the slug of the organization that exists from the start.
 const DefaultOrganization = "default"

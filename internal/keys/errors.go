@@ -15,6 +15,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict: the record changed since it was read.
 	ErrConflict = errors.New("changed by someone else since it was read")
+	// ErrCursor: what was given as the page before is not one.
+	ErrCursor = errors.New("not a cursor of this list")
 )
 
 // ExistsError says that a value which must be unique is taken.
@@ -31,7 +33,7 @@ type TooManyKeysError struct {
 }
 
 func (e *TooManyKeysError) Error() string {
-	return fmt.Sprintf("the plan of organization %s allows %d active keys and they are used up: revoke or delete a key that is no longer needed, or move the organization to a larger plan", e.Organization, e.Max)
+	return fmt.Sprintf("the plan of organization %s allows %d active keys and they are used up: revoke or delete a key that is no longer needed, or ask an operator for a larger plan", e.Organization, e.Max)
 }
 
 // InUseError says that a record cannot be deleted while others refer to it.
@@ -39,6 +41,23 @@ type InUseError struct{ Kind, ID, By string }
 
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("%s %s still has %s: delete them first", e.Kind, e.ID, e.By)
+}
+
+// ConflictError says that a change does not fit how things are.
+type ConflictError struct{ Detail string }
+
+func (e *ConflictError) Error() string { return e.Detail }
+
+// VersionError says that a record is not of the version that a change was meant
+// for.
+type VersionError struct {
+	Kind, ID string
+	// Version is the stored one.
+	Version int64
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s %s has changed: its version is %d by now", e.Kind, e.ID, e.Version)
 }
 
 // StateError says that a key's state does not allow the change.

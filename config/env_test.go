@@ -34,7 +34,7 @@ func TestDefaults(t *testing.T) {
 	}
 	c.set = nil
 	want := Config{
-		Addr: ":8080", AdminAddr: "127.0.0.1:9090", DataDir: "./data", DefaultPlan: "free", KeyPrefix: "kg_live",
+		Addr: ":8080", AdminAddr: "127.0.0.1:9090", DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
 		Realm: "keygate", CacheKeys: 100_000, DrainTimeout: 30 * time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
@@ -50,7 +50,7 @@ func TestEverythingSet(t *testing.T) {
 	}
 	c, warnings, err := FromEnv([]string{
 		"PORT=3000", "KEYGATE_ADDR=0.0.0.0:3000", "KEYGATE_ADMIN_ADDR=[::]:9090", "KEYGATE_ADMIN_INSECURE=true", "KEYGATE_DATA_DIR=/data",
-		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_DEFAULT_PLAN=pro",
+		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
 		"KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
@@ -85,6 +85,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_UPSTREAM=https://api.example.com/base default=false",
 		"KEYGATE_POLICY= default=true",
 		"KEYGATE_POLICY_FILE=policy.yaml default=false",
+		"KEYGATE_POLICY_WATCH=false default=false",
 		"KEYGATE_DEFAULT_PLAN=pro default=false",
 		"KEYGATE_KEY_PREFIX=acme_test default=false",
 		"KEYGATE_BOOTSTRAP_KEY=(set) default=false",

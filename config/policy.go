@@ -51,22 +51,39 @@ routes:
 // built-in one. The error is an *Error.
 func LoadPolicy(cfg Config) (*Policy, error) {
 	surroundings := surroundings{defaultPlan: cfg.DefaultPlan}
-	if cfg.Upstream != nil {
+	if cfg.Upstream != nil || cfg.PolicyFile == "" && cfg.Policy == "" {
 		surroundings.upstream = &Upstream{OwnUpstream, cfg.Upstream}
 	}
-	switch {
-	case cfg.PolicyFile != "":
-		data, err := readBounded(cfg.PolicyFile, maxPolicy)
-		if err != nil {
-			message := fmt.Sprintf("%s cannot be read: %s", quoted(cfg.PolicyFile), reason(err))
-			return nil, &Error{[]Problem{{Subject: "KEYGATE_POLICY_FILE", Message: message}}}
-		}
-		return surroundings.parse(cfg.PolicyFile, data)
-	case cfg.Policy != "":
-		return surroundings.parse("KEYGATE_POLICY", []byte(cfg.Policy))
+	name, data, err := cfg.readPolicy()
+	if err != nil {
+		return nil, err
 	}
-	surroundings.upstream = &Upstream{OwnUpstream, cfg.Upstream}
-	return surroundings.parse("the built-in policy", []byte(builtinPolicy))
+	return surroundings.parse(name, data)
+}
+
+// PolicyDigest is the Digest that LoadPolicy's policy would have if it is a good
+// one. The error is an *Error.
+func PolicyDigest(cfg Config) (string, error) {
+	_, data, err := cfg.readPolicy()
+	if err != nil {
+		return "", err
+	}
+	return digest(cfg.DefaultPlan, data), nil
+}
+
+// readPolicy returns the policy's bytes, and how errors call it.
+func (c Config) readPolicy() (name string, data []byte, err error) {
+	switch {
+	case c.PolicyFile != "":
+		if data, err = readBounded(c.PolicyFile, maxPolicy); err != nil {
+			message := fmt.Sprintf("%s cannot be read: %s", quoted(c.PolicyFile), reason(err))
+			return "", nil, &Error{[]Problem{{Subject: "KEYGATE_POLICY_FILE", Message: message}}}
+		}
+		return c.PolicyFile, data, nil
+	case c.Policy != "":
+		return "KEYGATE_POLICY", []byte(c.Policy), nil
+	}
+	return "the built-in policy", []byte(builtinPolicy), nil
 }
 
 // ParsePolicy reads a policy as it stands for itself: with the default plan

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // roundPolicy has one route that stays, and one that is there in its round only.
@@ -76,7 +77,7 @@ func TestReload(t *testing.T) {
 		return strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", fmt.Sprint("round-", round))
 	}
 	file := written(t, "policy.yaml", policy(0))
-	g := start(t, settings{"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise"})
+	g := start(t, settings{"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_POLICY_WATCH": "false"})
 	k := g.newKey("steady", "--permissions", "orders:read")
 
 	load := g.load(4, "/steady", k.Secret)
@@ -158,4 +159,101 @@ func TestReloadWithoutAPlanInUse(t *testing.T) {
 	put(t, file, policy)
 	g.signal(syscall.SIGHUP)
 	eventually(t, "the plan is back", func() bool { _, body := g.readyz(); return len(body.UnknownPlans) == 0 })
+}
+
+// The policy is reloaded by itself, however its file is replaced, and only if it
+// says something else than before.
+func TestReloadOfAChangedFile(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	policy := func(round int) string {
+		return strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", fmt.Sprint("round-", round))
+	}
+	file := written(t, "policy.yaml", policy(0))
+	g := start(t, settings{"KEYGATE_POLICY_FILE": file})
+	k := g.newKey("editor", "--permissions", "orders:read")
+	acts := func(round int, what string) {
+		t.Helper()
+		eventually(t, what+" acts", func() bool { return g.get(fmt.Sprint("/round-", round), k.Secret).status == http.StatusOK })
+		g.refused(http.StatusNotFound, "Not found", fmt.Sprint("/round-", round-1), k.Secret)
+	}
+	write(t, file, policy(1))
+	acts(1, "an edit in place")
+	put(t, file, policy(2))
+	acts(2, "a renamed file")
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "/readyz says that the file is gone", func() bool {
+		_, body := g.readyz()
+		return strings.Contains(body.Policy.Error, "no such file")
+	})
+	g.wants(http.StatusOK, "/round-2", k.Secret)
+	write(t, file, policy(2))
+	eventually(t, "/readyz forgets the error", func() bool { _, body := g.readyz(); return body.Policy.Error == "" })
+
+	put(t, file, strings.Replace(policy(3), `permission: any`, `permission: "orders:raed"`, 1))
+	eventually(t, "the refusal counts", func() bool { return g.metric("keygate_policy_last_load_successful") == 0 })
+	if _, body := g.readyz(); !strings.Contains(body.Policy.Error, "policy.yaml:7:41") {
+		t.Errorf("/readyz: %+v", body)
+	}
+	if refused := g.logged("policy not reloaded: the former one stays in force"); len(refused) != 2 {
+		t.Errorf("logged: %v", refused)
+	}
+	g.wants(http.StatusOK, "/round-2", k.Secret)
+	put(t, file, policy(3))
+	acts(3, "the mended policy")
+
+	// Written again, as it is: the change after it is the only one that counts.
+	loads := g.metric(`keygate_policy_loads_total{result="success"}`)
+	write(t, file, policy(3))
+	put(t, file, policy(3))
+	time.Sleep(time.Second) // by then it was looked at; if not, this tests less
+	put(t, file, policy(4))
+	acts(4, "the last policy")
+	if n := g.metric(`keygate_policy_loads_total{result="success"}`); n != loads+1 {
+		t.Errorf("%v loads, want %v", n, loads+1)
+	}
+	if n := g.metric(`keygate_policy_loads_total{result="failure"}`); n != 2 {
+		t.Errorf("%v failures, want 2", n)
+	}
+	g.stop()
+}
+
+// Kubernetes puts the files of a ConfigMap behind a link that it replaces.
+func TestReloadOfAConfigMap(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	dir := t.TempDir()
+	mount := func(round int) {
+		t.Helper()
+		version := fmt.Sprintf("..2031_05_31_%d", round)
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		former, _ := os.Readlink(filepath.Join(dir, "..data"))
+		must(os.Mkdir(filepath.Join(dir, version), 0o755))
+		write(t, filepath.Join(dir, version, "policy.yaml"), strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", fmt.Sprint("round-", round)))
+		must(os.Symlink(version, filepath.Join(dir, "..data_tmp")))
+		must(os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+		if former == "" {
+			must(os.Symlink(filepath.Join("..data", "policy.yaml"), filepath.Join(dir, "policy.yaml")))
+			return
+		}
+		must(os.RemoveAll(filepath.Join(dir, former)))
+	}
+	mount(0)
+	g := start(t, settings{"KEYGATE_POLICY_FILE": filepath.Join(dir, "policy.yaml")})
+	k := g.newKey("pod", "--permissions", "orders:read")
+	for round := 1; round <= 3; round++ {
+		mount(round)
+		eventually(t, "the new version acts", func() bool { return g.get(fmt.Sprint("/round-", round), k.Secret).status == http.StatusOK })
+	}
+	if refused := g.logged("policy not reloaded: the former one stays in force"); len(refused) > 0 {
+		t.Errorf("a version was refused on the way: %v", refused)
+	}
 }

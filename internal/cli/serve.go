@@ -18,7 +18,7 @@ func (a *app) serveCommand(name string) *cobra.Command {
 		Use:   name,
 		Short: "Serve (what happens without a command)",
 		Long: `Serves the proxy and the management API until SIGINT or SIGTERM, then lets requests in flight finish.
-A second signal ends at once. SIGHUP reloads the policy.`,
+A second signal ends at once. The policy is reloaded when its file changes, and on SIGHUP.`,
 		Example: "  KEYGATE_UPSTREAM=http://localhost:9000 keygate serve",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {

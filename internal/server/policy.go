@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
@@ -32,6 +33,9 @@ type policyLoader struct {
 
 	mu   sync.Mutex
 	last policyStatus
+	// seen is the fingerprint of what was loaded or refused last; empty if it
+	// must be tried again.
+	seen string
 }
 
 // policyStatus is the policy's part of /readyz.
@@ -77,13 +81,15 @@ func (l *policyLoader) use(loaded *config.Policy) error {
 	return nil
 }
 
+var errNotRegistered = errors.New("the policy could not be registered")
+
 // install has the store number a policy and puts it in force.
 func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
 	if err != nil {
-		return fmt.Errorf("the policy could not be registered: %w", err)
+		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}
 	numbered, numberedKeys := *loaded, *loaded.Keys
 	numberedKeys.Rules = rules
@@ -95,7 +101,7 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 	l.healthy.Set(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}
+	l.last, l.seen = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}, loaded.Digest
 	select {
 	case l.loaded <- struct{}{}:
 	default: // a check is due already
@@ -105,6 +111,7 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 
 // reload reads the policy anew. The environment stays as it was at the start.
 func (l *policyLoader) reload(ctx context.Context) {
+	seen := l.fingerprint() // before it is read: what is written in between is a change
 	loaded, err := config.LoadPolicy(l.config)
 	if err == nil {
 		err = l.install(ctx, loaded)
@@ -119,6 +126,42 @@ func (l *policyLoader) reload(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last.Error, l.last.FailedAt = err.Error(), l.now().UTC()
+	if l.seen = seen; errors.Is(err, errNotRegistered) {
+		l.seen = "" // the store was away: the same policy may be good later
+	}
+}
+
+// reloadChanged reads the policy anew unless that was done already.
+func (l *policyLoader) reloadChanged(ctx context.Context) {
+	if l.changed() {
+		l.reload(ctx)
+	}
+}
+
+// changed reports whether the policy is another than that loaded or refused last.
+func (l *policyLoader) changed() bool {
+	now := l.fingerprint()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return now != l.seen
+}
+
+// fingerprint is the policy's digest, or why it cannot be read.
+func (l *policyLoader) fingerprint() string {
+	digest, err := config.PolicyDigest(l.config)
+	if err != nil {
+		return err.Error()
+	}
+	return digest
+}
+
+// watch has the policy read anew when its file changes, until ctx ends.
+func (l *policyLoader) watch(ctx context.Context, tell chan<- struct{}) {
+	if l.config.PolicyFile == "" || !l.config.PolicyWatch {
+		return
+	}
+	w := &policyWatch{file: l.config.PolicyFile, changed: l.changed, tell: tell, log: l.log, lookEvery: lookEvery}
+	w.run(ctx)
 }
 
 func (l *policyLoader) status() policyStatus {

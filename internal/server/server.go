@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -134,7 +135,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return errors.Join(err, adminListener.Close())
 	}
-	failed := make(chan error, 3)
+	failed, changed := make(chan error, 3), make(chan struct{})
 	go func() { failed <- adminListener.serve() }()
 	go func() { failed <- proxyListener.serve() }()
 	// Only a start that has its ports makes the first keys: they are shown once,
@@ -148,7 +149,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		case err == nil:
 			health.started.Store(true)
 			announce(o, back, log, first, proxyListener.Addr(), adminListener.Addr(), loaded)
+			// Not before: what the start put in force would undo a reload.
+			var following sync.WaitGroup
+			following.Go(func() { policy.watch(ctx, changed) })
 			replica.report(ctx)
+			following.Wait()
 		}
 	}))
 
@@ -158,6 +163,8 @@ func Run(ctx context.Context, o Options) (err error) {
 			return errors.Join(err, adminListener.server.Close(), proxyListener.server.Close())
 		case <-o.Reload:
 			policy.reload(ctx)
+		case <-changed:
+			policy.reloadChanged(ctx)
 		case <-ctx.Done():
 			health.draining.Store(true)
 			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))

@@ -16,22 +16,15 @@ func (a *Authenticator) Authorize(ctx context.Context, p *Principal, r *http.Req
 	if refusal := p.allowsAddress(client); refusal != nil {
 		return Access{}, refusal
 	}
-	if rule.Organization != nil {
-		if refusal := p.inOrganization(r, rule); refusal != nil {
-			return Access{}, refusal
-		}
+	if refusal := p.inOrganization(r, rule); refusal != nil {
+		return Access{}, refusal
 	}
 	access, refusal := a.atSpace(ctx, p, r, rule)
 	if refusal != nil {
 		return Access{}, refusal
 	}
-	if rule.Any {
-		return access, nil
-	}
-	for _, i := range rule.Need {
-		if !access.set.Has(i) {
-			return Access{}, p.lacks(rule, access)
-		}
+	if refusal := p.holds(rule, access); refusal != nil {
+		return Access{}, refusal
 	}
 	return access, nil
 }
@@ -50,6 +43,9 @@ func (p *Principal) allowsAddress(client netip.Addr) *Refusal {
 }
 
 func (p *Principal) inOrganization(r *http.Request, rule *route.Rule) *Refusal {
+	if rule.Organization == nil {
+		return nil
+	}
 	value, refusal := boundValue(r, rule, rule.Organization, "organization")
 	if refusal != nil {
 		return refusal
@@ -102,11 +98,20 @@ func (a *Authenticator) atSpace(ctx context.Context, p *Principal, r *http.Reque
 	return access, nil
 }
 
-func (p *Principal) lacks(rule *route.Rule, access Access) *Refusal {
-	refusal := refuse(Scope, "")
-	refusal.Required = rule.Permissions
-	refusal.Granted = p.policy.Catalogue.Names(access.set)
-	return refusal
+// holds checks the permissions that the rule needs.
+func (p *Principal) holds(rule *route.Rule, access Access) *Refusal {
+	if rule.Any {
+		return nil
+	}
+	for _, i := range rule.Need {
+		if !access.set.Has(i) {
+			refusal := refuse(Scope, "")
+			refusal.Required = rule.Permissions
+			refusal.Granted = p.policy.Catalogue.Names(access.set)
+			return refusal
+		}
+	}
+	return nil
 }
 
 // Granted lists what the principal may do where no space is bound, sorted.

@@ -27,15 +27,21 @@ func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal
 	if len(values) == 1 {
 		c.Token = token(values[0])
 	}
+	return c, Presented(c.Token != "", c.Exposed)
+}
+
+// Presented judges how the one key of a request was sent: in the header, in the
+// URL, both or not at all.
+func Presented(inHeader, exposed bool) *Refusal {
 	switch {
-	case c.Token != "" && c.Exposed:
-		return c, refuse(Ambiguous, "The request carries an API key in the Authorization header and another in the URL. Send it in the header only, and rotate the key that stood in the URL: it must be taken as exposed.")
-	case c.Token == "" && c.Exposed:
-		return c, refuse(Missing, "The API key stands in the URL, where it is not accepted and must be taken as exposed: rotate it. Send it as 'Authorization: Bearer <key>'.")
-	case c.Token == "":
-		return c, refuse(Missing, "No API key was sent. Send it as 'Authorization: Bearer <key>'.")
+	case inHeader && exposed:
+		return refuse(Ambiguous, "The request carries an API key in the Authorization header and another in the URL. Send it in the header only, and rotate the key that stood in the URL: it must be taken as exposed.")
+	case exposed:
+		return refuse(Missing, "The API key stands in the URL, where it is not accepted and must be taken as exposed: rotate it. Send it as 'Authorization: Bearer <key>'.")
+	case !inHeader:
+		return refuse(Missing, "No API key was sent. Send it as 'Authorization: Bearer <key>'.")
 	}
-	return c, nil
+	return nil
 }
 
 // token returns what follows the scheme, or "" for another scheme or nothing.

@@ -93,9 +93,21 @@ const MaxScopesHeader = 4096
 // Authenticate returns the principal behind a token, or why there is none.
 func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *keys.Policy) (*Principal, *Refusal) {
 	if !a.format.Valid(token) {
-		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
+		return nil, unknownKey()
 	}
-	e, err := a.cache.key(ctx, keys.HashSecret(token))
+	e, refusal := a.entry(ctx, keys.HashSecret(token), policy)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := a.state(&e.found); refusal != nil {
+		return nil, refusal
+	}
+	return e.under(policy), nil
+}
+
+// entry finds the key with a secret of this hash, in force or not.
+func (a *Authenticator) entry(ctx context.Context, h keys.Hash, policy *keys.Policy) (*entry, *Refusal) {
+	e, err := a.cache.key(ctx, h)
 	if err != nil && a.servesWithoutStore(e, policy) {
 		a.cache.stats.Outage.Add(1)
 		err = nil
@@ -106,18 +118,23 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *
 		return nil, r
 	}
 	if e == nil {
-		return nil, refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
+		return nil, unknownKey()
 	}
-	if r := a.state(&e.found); r != nil {
-		r.Key = e.found.Key.ID
-		return nil, r
-	}
+	return e, nil
+}
+
+func unknownKey() *Refusal {
+	return refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
+}
+
+// under is what the key amounts to under a policy.
+func (e *entry) under(policy *keys.Policy) *Principal {
 	p := e.principal.Load()
 	if p == nil || p.policy != policy {
 		p = newPrincipal(&e.found, policy)
 		e.principal.Store(p)
 	}
-	return p, nil
+	return p
 }
 
 // servesWithoutStore reports whether a remembered key may be used while the
@@ -133,16 +150,21 @@ func (a *Authenticator) servesWithoutStore(e *entry, policy *keys.Policy) bool {
 // state reports why the key cannot be used at this instant, or nil.
 func (a *Authenticator) state(f *keys.Found) *Refusal {
 	now := a.now()
+	no := func(reason Reason, detail string, args ...any) *Refusal {
+		r := refuse(reason, detail, args...)
+		r.Key = f.Key.ID
+		return r
+	}
 	switch f.Key.Status(now) {
 	case keys.Revoked:
-		return refuse(KeyRevoked, "This API key has been revoked. Create a new one.")
+		return no(KeyRevoked, "This API key has been revoked. Create a new one.")
 	case keys.Expired:
-		return refuse(KeyExpired, "This API key expired on %s.", f.Key.ExpiresAt.UTC().Format(time.RFC3339))
+		return no(KeyExpired, "This API key expired on %s.", f.Key.ExpiresAt.UTC().Format(time.RFC3339))
 	case keys.Paused:
-		return refuse(KeyPaused, "This API key is paused. Resume it to use it again.")
+		return no(KeyPaused, "This API key is paused. Resume it to use it again.")
 	}
 	if ends := f.Key.Secrets[f.Secret].EndsAt; !ends.IsZero() && !now.Before(ends) {
-		return refuse(KeyRevoked, "This API key was rotated and its former secret has ended. Use the new one.")
+		return no(KeyRevoked, "This API key was rotated and its former secret has ended. Use the new one.")
 	}
 	return nil
 }

@@ -31,37 +31,27 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // decide returns nil where the request may be forwarded, and fills in what the
 // forwarding needs.
 func (p *Proxy) decide(x *exchange) *refusal {
-	r := x.r
-	if r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
-		return x.noRoute()
+	if answer := x.checkPath(); answer != nil {
+		return answer
 	}
-	if problem := route.CheckPath(r.URL); problem != "" {
-		return x.ambiguousPath(problem)
+	found, answer := x.findRule()
+	if answer != nil {
+		return answer
 	}
-	match := x.policy.table.Match(r.Method, r.Host, r.URL.Path)
-	if match.Rule == nil {
-		if match.PathKnown {
-			return x.wrongMethod()
-		}
-		return x.noRoute()
+	if answer := x.checkMethod(found); answer != nil {
+		return answer
 	}
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return x.wrongMethod() // a tunnel past every rule; an echo of what only the upstream may see
-	}
-	if name := overridesMethod(r.Header); name != "" {
-		return x.overriddenMethod(name)
-	}
-	x.rule = x.policy.rules[match.Rule]
+	x.rule = found
 	if x.rule.budget != nil {
 		return x.decidePublic()
 	}
 
-	credential, refused := auth.Bearer(p.format, r.Header, r.URL.RawQuery)
+	credential, refused := auth.Bearer(p.format, x.r.Header, x.r.URL.RawQuery)
 	x.exposed = credential.Exposed
 	if refused != nil {
 		return x.refused(refused)
 	}
-	answer := p.admit(x, credential.Token, 0)
+	answer = p.admit(x, credential.Token, 0)
 	if stopped, ok := errors.AsType[*ratelimit.StoppedError](x.cause); ok {
 		// The ledger knows of a change of the key that this replica has not
 		// heard of: forget the key and look again, once. What the store says
@@ -71,6 +61,42 @@ func (p *Proxy) decide(x *exchange) *refusal {
 		answer = p.admit(x, credential.Token, stopped.Version)
 	}
 	return answer
+}
+
+// checkPath refuses a path that could be read in two ways.
+func (x *exchange) checkPath() *refusal {
+	if x.r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
+		return nil
+	}
+	if problem := route.CheckPath(x.r.URL); problem != "" {
+		return x.ambiguousPath(problem)
+	}
+	return nil
+}
+
+// findRule finds the rule that covers the request; nil where only the method is
+// wrong.
+func (x *exchange) findRule() (*rule, *refusal) {
+	match := x.policy.table.Match(x.r.Method, x.r.Host, x.r.URL.Path)
+	if match.Rule == nil && !match.PathKnown {
+		return nil, x.noRoute()
+	}
+	return x.policy.rules[match.Rule], nil
+}
+
+// checkMethod refuses methods that the route does not have or that are
+// forwarded for nobody, and requests that ask for another one than their own.
+func (x *exchange) checkMethod(found *rule) *refusal {
+	if found == nil {
+		return x.wrongMethod()
+	}
+	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
+		return x.wrongMethod() // a tunnel past every rule; an echo of what only the upstream may see
+	}
+	if name := overridesMethod(x.r.Header); name != "" {
+		return x.overriddenMethod(name)
+	}
+	return nil
 }
 
 // admit finds the key, authorizes it and takes one request from its limits,

@@ -83,8 +83,8 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_REALM", len(c.Realm) <= maxRealm && isPrintable(c.Realm) && !strings.ContainsAny(c.Realm, `"\`), "cannot stand in a header")
 	r.check("KEYGATE_CACHE_KEYS", c.CacheKeys >= 1 && c.CacheKeys <= maxCacheKeys, "is out of bounds")
 	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
-	r.check("LOG_LEVEL", c.LogLevel == "debug" || c.LogLevel == "info" || c.LogLevel == "warn" || c.LogLevel == "error", "is not a level")
-	r.check("LOG_FORMAT", c.LogFormat == "" || c.LogFormat == "json" || c.LogFormat == "console", "is not a format")
+	r.choice("LOG_LEVEL", c.LogLevel, "is not a level", "debug", "info", "warn", "error")
+	r.choice("LOG_FORMAT", c.LogFormat, "is not a format", "json", "console")
 	return c, r.warnings, r.err()
 }
 

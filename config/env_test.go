@@ -202,6 +202,8 @@ func TestBadEnvironments(t *testing.T) {
 		"KEYGATE_DRAIN_TIMEOUT=-1s":                 {`KEYGATE_DRAIN_TIMEOUT: "-1s" is out of bounds; allowed: 0s to 1h, with its unit`},
 		"KEYGATE_DRAIN_TIMEOUT=soon":                {`KEYGATE_DRAIN_TIMEOUT: "soon" is not a duration such as 500ms, 30s, 1m or 24h; allowed: 0s to 1h, with its unit`},
 		"LOG_LEVEL=trace":                           {`LOG_LEVEL: "trace" is not a level; allowed: debug, info, warn or error`},
+		"LOG_LEVEL=wran":                            {`LOG_LEVEL: "wran" is not a level; allowed: debug, info, warn or error; did you mean "warn"?`},
+		"LOG_FORMAT=jsno":                           {`LOG_FORMAT: "jsno" is not a format; allowed: json or console; did you mean "json"?`},
 		"LOG_FORMAT=text":                           {`LOG_FORMAT: "text" is not a format; allowed: json or console`},
 		"LOG_FORMAT=":                               {`LOG_FORMAT: is set but empty: unset it or give it a value; allowed: json or console`},
 		"KEYGATE_ADMIN_INSECURE= KEYGATE_ADMIN_ADDR=:1": {

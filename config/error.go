@@ -76,16 +76,23 @@ func oneOf(names []string) string {
 // didYouMean ends a message about an unknown name with the known one that it
 // is probably a misspelling of, or with nothing.
 func didYouMean(name string, known []string) string {
+	best := closest(name, known)
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// closest returns the known name that a name is probably a misspelling of, "" if
+// there is none.
+func closest(name string, known []string) string {
 	best, least := "", 1+min(3, len(name)/3)
 	for _, k := range known {
 		if d := distance(name, k, least); d < least || d == least && best != "" && k < best {
 			best, least = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }
 
 // distance counts the letters to add, drop, change or swap with a neighbour to

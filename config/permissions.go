@@ -28,6 +28,7 @@ func (d *decoder) permissions(v value) *keys.Catalogue {
 		if err == nil {
 			return catalogue
 		}
+		known := catalogued(own)
 		for _, err := range unjoined(err) {
 			wrong, ok := errors.AsType[*keys.PermissionError](err)
 			if !ok || places[wrong.Name].node == nil {
@@ -35,14 +36,34 @@ func (d *decoder) permissions(v value) *keys.Catalogue {
 				own = nil
 				continue
 			}
-			at := places[wrong.Name]
+			at, hint := places[wrong.Name], ""
 			if wrong.Implies >= 0 {
 				at = implied[wrong.Name][wrong.Implies]
+				hint = d.likelyGrant(at.node.Value, known)
 			}
-			d.fail(at, "%s", wrong.Problem)
+			d.fail(at, "%s%s", wrong.Problem, hint)
 			own = withoutMistake(own, wrong)
 		}
 	}
+}
+
+// catalogued lists the names that a catalogue of these entries has.
+func catalogued(own []keys.Permission) (names []string) {
+	for _, p := range own {
+		names = append(names, p.Name)
+	}
+	if builtin, err := keys.NewCatalogue(nil); err == nil {
+		names = append(names, namesOf(builtin)...)
+	}
+	return names
+}
+
+func namesOf(c *keys.Catalogue) []string {
+	names := make([]string, len(c.Entries()))
+	for i, p := range c.Entries() {
+		names[i] = p.Name
+	}
+	return names
 }
 
 // withoutMistake drops what is wrong: an entry's name, or what it implies.
@@ -130,10 +151,17 @@ func (d *decoder) names(v value) (names []string, places []value) {
 // roles adds the roles of the file to the built-in one.
 func (d *decoder) roles(v value, policy *keys.Policy) map[string][]string {
 	roles := keys.BuiltinRoles()
-	for _, e := range d.named(v) {
+	entries := d.named(v)
+	for _, e := range entries {
+		roles[e.name] = nil // those that follow are known too
+	}
+	for _, e := range entries {
 		grants, places := d.names(e.value)
 		for i, grant := range grants {
-			if err := policy.CheckRole(grant); err != nil {
+			err := policy.CheckRole(grant)
+			if _, isRole := roles[grant]; err != nil && isRole {
+				d.fail(places[i], "names the role %s; a role holds permissions, write them out", quoted(grant))
+			} else if err != nil {
 				d.failGrant(places[i], grant, err, policy.Catalogue)
 			}
 		}
@@ -142,15 +170,35 @@ func (d *decoder) roles(v value, policy *keys.Policy) map[string][]string {
 	return roles
 }
 
-// failGrant reports a permission that the catalogue does not know.
-func (d *decoder) failGrant(at value, grant string, err error, catalogue *keys.Catalogue) {
+// failGrant reports a permission that the catalogue does not know. More are
+// names that would do in its place.
+func (d *decoder) failGrant(at value, grant string, err error, catalogue *keys.Catalogue, more ...string) {
 	if grant == keys.PermissionOperator {
 		d.fail(at, "%s", err)
 		return
 	}
-	known := make([]string, 0, len(catalogue.Entries()))
-	for _, p := range catalogue.Entries() {
-		known = append(known, p.Name)
+	d.fail(at, "names %s%s", err, d.likelyGrant(grant, append(namesOf(catalogue), more...)))
+}
+
+// likelyGrant suggests a permission, or where there is a wildcard another one.
+func (d *decoder) likelyGrant(grant string, known []string) string {
+	if len(d.problems) > maxProblems || slices.Contains(known, grant) {
+		return "" // nobody reads it, or something else is wrong with it
 	}
-	d.fail(at, "names %s%s", err, d.didYouMean(grant, known))
+	if strings.Contains(grant, "*") {
+		known = wildcards(known)
+	}
+	return d.didYouMean(grant, known)
+}
+
+// wildcards lists those that match some of the names. A permission of keygate's
+// own is matched by none of them.
+func wildcards(names []string) (out []string) {
+	for _, name := range names {
+		resource, action, found := strings.Cut(name, ":")
+		if found && resource != "keygate" {
+			out = append(out, resource+":*", "*:"+action)
+		}
+	}
+	return out
 }

@@ -128,8 +128,9 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 	p.Keys.Roles = d.roles(top["roles"], p.Keys)
 	p.Keys.Plans = d.plans(top["plans"])
 	if _, ok := p.Keys.Plans[s.defaultPlan]; !ok {
+		known := slices.Sorted(maps.Keys(p.Keys.Plans))
 		d.problems = append(d.problems, Problem{Subject: "KEYGATE_DEFAULT_PLAN", Message: fmt.Sprintf(
-			"%s is not a plan of %s; allowed: %s", quoted(s.defaultPlan), name, oneOf(slices.Collect(maps.Keys(p.Keys.Plans))))})
+			"%s is not a plan of %s; allowed: %s%s", quoted(s.defaultPlan), name, oneOf(known), d.didYouMean(s.defaultPlan, known))})
 	}
 	routes := &routeDecoder{decoder: d, policy: p.Keys, targets: p.Upstreams}
 	routes.fallback, routes.hasFallback = s.fallback(p.Upstreams)

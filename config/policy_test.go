@@ -195,6 +195,12 @@ func TestLoadPolicy(t *testing.T) {
 			`KEYGATE_DEFAULT_PLAN: "gold" is not a plan of KEYGATE_POLICY; allowed: "enterprise", "free", "pro", "starter"`,
 		},
 		{
+			"misspelt default plan",
+			Config{DefaultPlan: "entreprise", Upstream: here, Policy: minimal},
+			"", nil,
+			`KEYGATE_DEFAULT_PLAN: "entreprise" is not a plan of KEYGATE_POLICY; allowed: "enterprise", "free", "pro", "starter"; did you mean "enterprise"?`,
+		},
+		{
 			"no file",
 			Config{DefaultPlan: "free", PolicyFile: "/nowhere.yaml"},
 			"", nil,

@@ -132,11 +132,21 @@ func (r *reading) reject(name, message string) {
 
 // check reports a variable with its value and what is allowed.
 func (r *reading) check(name string, ok bool, problem string) {
-	if ok {
-		return
+	if !ok {
+		r.fail(name, problem, "")
 	}
+}
+
+func (r *reading) fail(name, problem, hint string) {
 	i := slices.IndexFunc(r.settings, func(s setting) bool { return s.name == name })
-	r.reject(name, fmt.Sprintf("%s %s; allowed: %s", quoted(redacted(r.vars[name])), problem, r.settings[i].allowed))
+	r.reject(name, fmt.Sprintf("%s %s; allowed: %s%s", quoted(redacted(r.vars[name])), problem, r.settings[i].allowed, hint))
+}
+
+// choice wants one of a few words where the variable is set.
+func (r *reading) choice(name, value, problem string, words ...string) {
+	if value != "" && !slices.Contains(words, value) {
+		r.fail(name, problem, didYouMean(value, words))
+	}
 }
 
 func (r *reading) checkErr(name string, err error) {

@@ -194,6 +194,10 @@ func (d *routeDecoder) access(of value, fields map[string]value, rule *route.Rul
 			d.fail(places[i], "is %s; a route names single permissions, no wildcards", quoted(name))
 		default:
 			err := fmt.Errorf("%s, which is not in the catalogue", quoted(name))
+			if v.node.Kind != yaml.SequenceNode {
+				d.failGrant(places[i], name, err, d.policy.Catalogue, anyKey)
+				continue
+			}
 			d.failGrant(places[i], name, err, d.policy.Catalogue)
 		}
 	}
@@ -232,14 +236,15 @@ func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *rout
 	if !ok {
 		return nil
 	}
-	source, name, _ := strings.Cut(s, ":")
+	source, name, named := strings.Cut(s, ":")
 	if name == "" || len(name) > maxBinding {
 		source = ""
 	}
+	parameters := rule.Pattern.Params()
 	switch source {
 	case "path":
-		if _, there := rule.Pattern.Param(name); hasPattern && !there {
-			d.fail(v, "is %s, but the pattern %s has no parameter %s", quoted(s), quoted(rule.Pattern.String()), quoted(name))
+		if hasPattern && !slices.Contains(parameters, name) {
+			d.fail(v, "is %s, but the pattern %s has no parameter %s%s", quoted(s), quoted(rule.Pattern.String()), quoted(name), likelyBinding("path", closest(name, parameters)))
 		}
 		return &route.Binding{Source: route.FromPath, Name: name}
 	case "header":
@@ -253,8 +258,20 @@ func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *rout
 		}
 		return &route.Binding{Source: route.FromQuery, Name: name}
 	}
-	d.fail(v, "is %s; allowed: path:, header: or query: and a name of at most %d characters, such as path:org", quoted(s), maxBinding)
+	hint := likelyBinding(closest(source, []string{"path", "header", "query"}), name)
+	if !named {
+		hint = likelyBinding("path", closest(s, parameters))
+	}
+	d.fail(v, "is %s; allowed: path:, header: or query: and a name of at most %d characters, such as path:org%s", quoted(s), maxBinding, hint)
 	return nil
+}
+
+// likelyBinding suggests a binding of which both parts are known.
+func likelyBinding(source, name string) string {
+	if source == "" || name == "" {
+		return ""
+	}
+	return didYouMean(source+":"+name, []string{source + ":" + name})
 }
 
 // checkHeader returns why a header cannot name an organization or space.

@@ -74,7 +74,7 @@ func (d *decoder) later(before int, v value) {
 func (d *decoder) choice(v value, words ...string) (string, bool) {
 	s, ok := d.text(v)
 	if ok && !slices.Contains(words, s) {
-		d.fail(v, "is %s; allowed: %s", quoted(s), strings.Join(words, ", "))
+		d.fail(v, "is %s; allowed: %s%s", quoted(s), strings.Join(words, ", "), d.didYouMean(s, words))
 		return s, false
 	}
 	return s, ok

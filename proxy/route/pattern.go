@@ -224,6 +224,16 @@ func (p Pattern) Param(name string) (Param, bool) {
 	return Param{}, false
 }
 
+// Params lists the names of the path parameters.
+func (p Pattern) Params() (names []string) {
+	for _, s := range p.segments {
+		if s.kind != literal {
+			names = append(names, s.text)
+		}
+	}
+	return names
+}
+
 // Value reads the parameter from a decoded path that its pattern matches. It is
 // empty only for a {name...} that stands for nothing, or whose rest is a slash.
 func (p Param) Value(path string) string {

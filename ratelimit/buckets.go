@@ -92,6 +92,35 @@ func NewBuckets(o BucketOptions) (*Buckets, error) {
 	}, nil
 }
 
+// Peek says what Allow would and takes nothing: how many requests the key has
+// left, and after how long there is one more, 0 if there can be none.
+func (b *Buckets) Peek(key string) (left int, next time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if now.Before(b.latest) {
+		now = b.latest
+	}
+	k := b.keys[key]
+	if k == nil {
+		if len(b.fullest) < b.max || !b.fullest[0].full.After(now) {
+			return b.burst, 0
+		}
+		k = b.fullest[0] // it would be taken over
+	}
+	tokens := k.tokens.TokensAt(now)
+	if tokens >= float64(b.burst) {
+		return b.burst, 0
+	}
+	whole := math.Floor(tokens)
+	// x/time/rate gives a token that is less than a nanosecond away; a bucket is
+	// taken over for a whole one only.
+	if (whole > 0 || b.keys[key] == k) && (whole+1-tokens)/float64(b.rate)*float64(time.Second) < 1 {
+		whole++
+	}
+	return int(whole), b.refill(whole + 1 - tokens)
+}
+
 // Allow takes a token from the key's bucket. If there is none it says after how
 // long there will be one, if nobody else uses the key; refusals cost nothing.
 func (b *Buckets) Allow(key string) (ok bool, retryAfter time.Duration) {

@@ -95,16 +95,22 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 		return Decision{Allowed: true}, nil
 	}
 	d, err := l.bounded(ctx, ask)
-	if err == nil || !ask.Open || l.local == nil || ctx.Err() != nil {
-		return d, err
-	}
-	if _, stopped := errors.AsType[*StoppedError](err); stopped {
+	if !l.fallsBack(ctx, ask, err) {
 		return d, err
 	}
 	l.degraded.Add(1)
 	d, err = l.take(ctx, l.local, ask)
 	d.Degraded = DegradedLocal
 	return d, err
+}
+
+// fallsBack reports whether this replica decides by itself after an error.
+func (l *Limiter) fallsBack(ctx context.Context, ask *Ask, err error) bool {
+	if err == nil || !ask.Open || l.local == nil || ctx.Err() != nil {
+		return false
+	}
+	_, stopped := errors.AsType[*StoppedError](err)
+	return !stopped
 }
 
 // bounded asks the ledger for no longer than the time-out.
@@ -155,7 +161,26 @@ func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 	if len(ask.Limits) == 0 {
 		return Decision{Allowed: true}, nil
 	}
-	g, err := l.ledger.Peek(ctx, request(ask))
+	d, err := l.peekBounded(ctx, ask)
+	if !l.fallsBack(ctx, ask, err) {
+		return d, err
+	}
+	d, err = peek(ctx, l.local, ask)
+	d.Degraded = DegradedLocal
+	return d, err
+}
+
+func (l *Limiter) peekBounded(ctx context.Context, ask *Ask) (Decision, error) {
+	if l.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.timeout)
+		defer cancel()
+	}
+	return peek(ctx, l.ledger, ask)
+}
+
+func peek(ctx context.Context, ledger Ledger, ask *Ask) (Decision, error) {
+	g, err := ledger.Peek(ctx, request(ask))
 	if err != nil {
 		return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
 	}

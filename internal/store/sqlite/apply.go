@@ -11,19 +11,37 @@ import (
 
 // Apply implements keys.Store. It returns once the change is on disk.
 func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error) {
-	err := s.explain(s.writer.submit(ctx, func(t *tx) error { return s.apply(t, m) }))
-	return keys.Applied{Durable: err == nil}, err
+	var last int64
+	err := s.writer.submit(ctx, func(t *tx) (err error) {
+		last, err = s.apply(t, m)
+		return err
+	})
+	if err != nil { // and last may still be written to
+		return keys.Applied{}, s.explain(err)
+	}
+	return keys.Applied{Durable: true, Seq: last}, nil
 }
 
-// apply writes a mutation. Keys are deleted first, so that their secrets are
-// free for the ones that are written.
-func (s *Store) apply(t *tx, m keys.Mutation) error {
+// apply makes a mutation and returns the number of its last entry in the feed.
+// What is deleted goes first and makes room for what is written.
+func (s *Store) apply(t *tx, m keys.Mutation) (last int64, err error) {
 	f := &feed{t: t}
-	for _, k := range m.DeleteKeys {
-		if err := t.deleteKey(f, k); err != nil {
-			return err
+	if err := t.deleteAll(f, m); err != nil {
+		return 0, err
+	}
+	if err := t.putAll(f, m); err != nil {
+		return 0, err
+	}
+	if m.MaxKeys != nil {
+		if err := t.checkMaxKeys(*m.MaxKeys, micros(m.At)); err != nil {
+			return 0, err
 		}
 	}
+	return f.last, f.trim(s.keepChanges)
+}
+
+// putAll writes what a mutation writes, what others refer to first.
+func (t *tx) putAll(f *feed, m keys.Mutation) error {
 	for _, o := range m.Organizations {
 		if err := t.putOrganization(f, o); err != nil {
 			return err
@@ -59,12 +77,7 @@ func (s *Store) apply(t *tx, m keys.Mutation) error {
 			return err
 		}
 	}
-	if m.MaxKeys != nil {
-		if err := t.checkMaxKeys(*m.MaxKeys, micros(m.At)); err != nil {
-			return err
-		}
-	}
-	return f.trim(s.keepChanges)
+	return nil
 }
 
 // write inserts a record of version 0 or updates one of another version. Both
@@ -157,79 +170,7 @@ func (t *tx) addGrant(f *feed, g keys.Grant) error {
 	if err != nil {
 		return refused(err, "grant", g.ID, only(g.ID))
 	}
-	var organization string
-	var version int64
-	if err := t.read(`SELECT coalesce(organization, ''), version FROM accounts WHERE id=?`, []any{g.Account}, &organization, &version); err != nil {
-		return err
-	}
-	return f.add(keys.KindAccount, g.Account, organization, version)
-}
-
-func (t *tx) putKey(f *feed, k keys.Key) error {
-	if k.Space != "" && k.Organization == "" {
-		return fmt.Errorf("space %s of key %s, which has no organization: %w", k.Space, k.ID, keys.ErrNotFound)
-	}
-	permissions, err := list(k.Permissions)
-	if err != nil {
-		return err
-	}
-	cidrs, err := list(k.AllowedCIDRs)
-	if err != nil {
-		return err
-	}
-	err = t.write(keys.KindKey,
-		`INSERT INTO keys (id, version, name, description, organization, space, account, permissions, allowed_cidrs, plan, overrides,
-			created_at, updated_at, expires_at, paused_at, revoked_at, last_used_at, rotated_at)
-			VALUES (?1, ?2+1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)`,
-		`UPDATE keys SET version=?2+1, name=?3, description=?4, organization=?5, space=?6, account=?7, permissions=?8, allowed_cidrs=?9,
-			plan=?10, overrides=?11, created_at=?12, updated_at=?13, expires_at=?14, paused_at=?15, revoked_at=?16, last_used_at=?17,
-			rotated_at=?18 WHERE id=?1 AND version=?2`,
-		`SELECT version FROM keys WHERE id=?`, only(k.ID),
-		k.ID, k.Version, k.Name, k.Description, reference(k.Organization), reference(k.Space), k.Account, permissions, cidrs, k.Plan, string(k.Overrides),
-		micros(k.CreatedAt), micros(k.UpdatedAt), micros(k.ExpiresAt), micros(k.PausedAt), micros(k.RevokedAt), micros(k.LastUsedAt), micros(k.RotatedAt))
-	if err != nil {
-		return err
-	}
-	if err := t.putSecrets(k); err != nil {
-		return err
-	}
-	return f.add(keys.KindKey, k.ID, k.Organization, k.Version+1)
-}
-
-func (t *tx) putSecrets(k keys.Key) error {
-	if k.Version > 0 {
-		if err := t.exec(`DELETE FROM secrets WHERE key=?`, k.ID); err != nil {
-			return err
-		}
-	}
-	for i, s := range k.Secrets {
-		err := t.exec(`INSERT INTO secrets (hash, key, position, prefix, last_four, created_at, ends_at, last_used_at, imported) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			s.Hash[:], k.ID, i, s.Prefix, s.LastFour, micros(s.CreatedAt), micros(s.EndsAt), micros(s.LastUsedAt), s.Imported)
-		if err != nil {
-			// A hash is a credential's shadow; the error shows what may be shown.
-			return refused(err, string(keys.KindKey), k.ID, only(s.Prefix+"…"+s.LastFour))
-		}
-	}
-	return nil
-}
-
-func (t *tx) deleteKey(f *feed, k keys.Key) error {
-	var organization string
-	err := t.read(`SELECT coalesce(organization, '') FROM keys WHERE id=?`, []any{k.ID}, &organization)
-	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("key %s: %w", k.ID, keys.ErrNotFound)
-	}
-	if err != nil {
-		return err
-	}
-	result, err := t.change(`DELETE FROM keys WHERE id=? AND version=?`, k.ID, k.Version)
-	if err != nil {
-		return err
-	}
-	if err := t.changedOne(result, string(keys.KindKey), `SELECT version FROM keys WHERE id=?`, k.ID); err != nil {
-		return err
-	}
-	return f.add(keys.KindKey, k.ID, organization, 0)
+	return t.grantsChanged(f, g.Account)
 }
 
 func (t *tx) putSetting(f *feed, s keys.Setting) error {

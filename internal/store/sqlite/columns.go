@@ -67,7 +67,7 @@ const (
 	accountColumns      = `a.id, coalesce(a.organization, ''), a.name, a.email, a.subject, a.version, a.created_at, a.updated_at`
 	keyColumns          = `k.id, k.name, k.description, coalesce(k.organization, ''), coalesce(k.space, ''), k.account,
 	k.permissions, k.allowed_cidrs, k.plan, k.overrides, k.version, k.created_at, k.updated_at,
-	k.expires_at, k.paused_at, k.revoked_at, k.last_used_at, k.rotated_at,
+	k.expires_at, k.paused_at, k.revoked_at, k.last_used_at, k.rotated_at, k.lifetime,
 	(SELECT json_group_array(json_object('hash', hex(hash), 'prefix', prefix, 'last_four', last_four, 'created_at', created_at,
 		'ends_at', ends_at, 'last_used_at', last_used_at, 'imported', imported) ORDER BY position) FROM secrets WHERE key = k.id)`
 	// grantsOf is completed by the account and a closing parenthesis.
@@ -127,13 +127,14 @@ type keyRow struct {
 	k                                                      keys.Key
 	permissions, cidrs, overrides, secrets                 string
 	created, updated, expires, paused, revoked, used, turn int64
+	lifetime                                               int64 // microseconds
 }
 
 func (c *keyRow) into() []any {
 	return []any{
 		&c.k.ID, &c.k.Name, &c.k.Description, &c.k.Organization, &c.k.Space, &c.k.Account,
 		&c.permissions, &c.cidrs, &c.k.Plan, &c.overrides, &c.k.Version, &c.created, &c.updated,
-		&c.expires, &c.paused, &c.revoked, &c.used, &c.turn, &c.secrets,
+		&c.expires, &c.paused, &c.revoked, &c.used, &c.turn, &c.lifetime, &c.secrets,
 	}
 }
 
@@ -151,6 +152,7 @@ func (c *keyRow) key() (k keys.Key, err error) {
 	k.Overrides = optional(c.overrides)
 	k.CreatedAt, k.UpdatedAt, k.ExpiresAt = instant(c.created), instant(c.updated), instant(c.expires)
 	k.PausedAt, k.RevokedAt, k.LastUsedAt, k.RotatedAt = instant(c.paused), instant(c.revoked), instant(c.used), instant(c.turn)
+	k.Lifetime = time.Duration(c.lifetime) * time.Microsecond
 	return k, nil
 }
 

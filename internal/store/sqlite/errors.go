@@ -108,7 +108,8 @@ func refused(err error, kind, id string, value func(column string) string) error
 // the transaction around it is still whole.
 func refusal(err error) bool {
 	var exists *keys.ExistsError
+	var inUse *keys.InUseError
 	var tooMany *keys.TooManyKeysError
 	return errors.Is(err, keys.ErrConflict) || errors.Is(err, keys.ErrNotFound) ||
-		errors.As(err, &exists) || errors.As(err, &tooMany)
+		errors.As(err, &exists) || errors.As(err, &inUse) || errors.As(err, &tooMany)
 }

@@ -3,21 +3,15 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // applicationID marks a database as keygate's in its header ("kgat").
 const applicationID = 0x6b676174
@@ -101,27 +95,6 @@ func (s *Store) claim(ctx context.Context, fresh bool) error {
 	return err
 }
 
-// migrate applies the migrations that the database lacks, each in a transaction.
-func (s *Store) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, s.writing, files, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	stored, known, err := provider.GetVersions(ctx)
-	if err != nil {
-		return err
-	}
-	if stored > known {
-		return &SchemaError{File: s.file, Schema: stored, Know: known}
-	}
-	_, err = provider.Up(ctx)
-	return err
-}
-
 // smallDatabase is the size up to which the whole database is checked at the
 // start: about a tenth of a second.
 const smallDatabase = 16 << 20
@@ -158,6 +131,7 @@ func (s *Store) probe(ctx context.Context) error {
 // edges complete "SELECT min(" and "SELECT max(": tables and their indexes.
 var edges = []string{
 	"rowid) FROM organizations", "slug) FROM organizations", "rowid) FROM spaces", "rowid) FROM accounts", "rowid) FROM grants", "account) FROM grants",
-	"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "hash) FROM secrets", "key) FROM secrets",
-	"name) FROM settings", "rowid) FROM audit", "id) FROM audit", "seq) FROM changes",
+	"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "account) FROM keys", "active_at) FROM keys",
+	"hash) FROM secrets", "key) FROM secrets", "name) FROM settings", "seq) FROM changes", "id) FROM remembered", "until) FROM remembered",
+	"rowid) FROM audit", "id) FROM audit", "at) FROM audit", "organization) FROM audit", "target) FROM audit",
 }

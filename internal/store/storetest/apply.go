@@ -9,18 +9,24 @@ import (
 )
 
 // refuses wants a mutation to fail with this error and to leave nothing behind.
-// want is a sentinel, or the very *ExistsError or *TooManyKeysError.
+// want is a sentinel, or the very *ExistsError, *InUseError or *TooManyKeysError.
 func (w *world) refuses(what string, m keys.Mutation, want error) {
 	w.Helper()
 	w.untouched(what, func() {
 		w.Helper()
 		err := w.try(m)
 		var exists *keys.ExistsError
+		var inUse *keys.InUseError
 		var tooMany *keys.TooManyKeysError
 		switch {
 		case errors.As(want, &exists):
 			exists = nil
 			if errors.As(err, &exists); reflect.DeepEqual(exists, want) {
+				return
+			}
+		case errors.As(want, &inUse):
+			inUse = nil
+			if errors.As(err, &inUse); reflect.DeepEqual(inUse, want) {
 				return
 			}
 		case errors.As(want, &tooMany):

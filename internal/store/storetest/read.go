@@ -31,6 +31,7 @@ func roundTrip(w *world) {
 			{Hash: keys.HashSecret("old"), Prefix: "legacy", LastFour: "wxyz", CreatedAt: at(12), EndsAt: at(13), LastUsedAt: at(14), Imported: true},
 		},
 		CreatedAt: at(15), UpdatedAt: at(16), ExpiresAt: at(17), PausedAt: at(18), RevokedAt: at(19), LastUsedAt: at(20), RotatedAt: at(21),
+		Lifetime: 90*24*time.Hour + time.Microsecond,
 	}
 	setting := keys.Setting{Name: "bootstrap", Value: k.ID}
 	entry := keys.AuditEntry{

@@ -118,20 +118,10 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 
 // spend takes one request from every limit of the key's plan.
 func (p *Proxy) spend(x *exchange, known int64) *refusal {
-	plan := &x.principal.Plan
-	if len(plan.Limits) == 0 {
+	if len(x.principal.Plan.Limits) == 0 {
 		return nil
 	}
-	key := x.principal.Key
-	x.ask = ratelimit.Ask{
-		Organization: key.Organization,
-		Key:          key.ID,
-		Version:      max(key.Version, known),
-		Rules:        x.policy.keys.Rules,
-		Open:         plan.Outage.Open,
-		Limits:       plan.Limits,
-		Cost:         1,
-	}
+	x.askFor(known)
 	var err error
 	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask)
 	if err != nil {
@@ -141,6 +131,21 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 		return x.overLimit()
 	}
 	return nil
+}
+
+// askFor prepares the question to the limits, about a version of the key of at
+// least known.
+func (x *exchange) askFor(known int64) {
+	key, plan := x.principal.Key, &x.principal.Plan
+	x.ask = ratelimit.Ask{
+		Organization: key.Organization,
+		Key:          key.ID,
+		Version:      max(key.Version, known),
+		Rules:        x.policy.keys.Rules,
+		Open:         plan.Outage.Open,
+		Limits:       plan.Limits,
+		Cost:         1,
+	}
 }
 
 // decidePublic admits a request without a key within the address's budget.

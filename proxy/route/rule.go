@@ -2,7 +2,11 @@
 // and path, compiled when a policy is loaded and immutable from then on.
 package route
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Rule says who may call what a pattern matches, and where it is forwarded to.
 type Rule struct {
@@ -28,6 +32,17 @@ type Budget struct {
 	Per      time.Duration
 }
 
+// String returns the budget as a policy file has it, such as "60/1m".
+func (b Budget) String() string {
+	per := b.Per.String()
+	for _, zero := range [...]string{"m0s", "h0m"} { // 1h0m0s is 1h
+		if strings.HasSuffix(per, zero) {
+			per = per[:len(per)-2]
+		}
+	}
+	return strconv.Itoa(b.Requests) + "/" + per
+}
+
 // Source is the part of a request that a Binding reads.
 type Source uint8
 
@@ -43,4 +58,16 @@ type Binding struct {
 	Source Source
 	// Name of the path parameter, header (canonical form) or query parameter.
 	Name string
+}
+
+// String returns the binding as a policy file has it, such as "path:org".
+func (b Binding) String() string {
+	switch b.Source {
+	case FromHeader:
+		return "header:" + b.Name
+	case FromQuery:
+		return "query:" + b.Name
+	default:
+		return "path:" + b.Name
+	}
 }

@@ -23,8 +23,14 @@ func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error
 }
 
 // apply makes a mutation and returns the number of its last entry in the feed.
-// What is deleted goes first and makes room for what is written.
+// A request that was answered before goes by its answer, whatever else would be
+// wrong with it by now. What is deleted makes room for what is written.
 func (s *Store) apply(t *tx, m keys.Mutation) (last int64, err error) {
+	if m.Remember != nil {
+		if err := t.remember(*m.Remember, micros(m.At)); err != nil {
+			return 0, err
+		}
+	}
 	f := &feed{t: t}
 	if err := t.deleteAll(f, m); err != nil {
 		return 0, err

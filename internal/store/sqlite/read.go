@@ -162,14 +162,6 @@ func (s *Store) AuditLog(ctx context.Context, _ keys.AuditFilter, p keys.Page) (
 	return page, err
 }
 
-// Used implements keys.Store.
-func (s *Store) Used(context.Context, []keys.Use) error { return errors.ErrUnsupported }
-
-// Remembered implements keys.Store.
-func (s *Store) Remembered(context.Context, string) (keys.Remembered, error) {
-	return keys.Remembered{}, keys.ErrNotFound
-}
-
 // bound is what a page's ids are smaller than. Without a start that is the last
 // code point: a condition that is always there is one that an index serves.
 func bound(p keys.Page) string {

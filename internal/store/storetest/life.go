@@ -18,6 +18,8 @@ func reopen(w *world) {
 	k := w.create(w.key(n.account))[0]
 	gone := w.create(w.key(n.account))[0]
 	w.apply(keys.Mutation{DeleteKeys: []keys.Key{gone}, Audit: []keys.AuditEntry{w.audit("key.delete")}, Settings: []keys.Setting{{Name: "mode", Value: "x"}}})
+	kept := keys.Remembered{ID: "request", Digest: "d", Answer: []byte("a"), Until: time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)}
+	w.apply(keys.Mutation{At: time.Now(), Remember: &kept})
 	end := w.end()
 	log, err := w.auditLog(ctx, keys.Page{Limit: 9})
 	if err != nil {
@@ -30,6 +32,8 @@ func reopen(w *world) {
 	same(w, "Space", n.space)(w.s.Space(ctx, n.organization.ID, "production"))
 	same(w, "Setting", keys.Setting{Name: "mode", Value: "x", Version: 1})(w.s.Setting(ctx, "mode"))
 	same(w, "AuditLog", log)(w.auditLog(ctx, keys.Page{Limit: 9}))
+	same(w, "Remembered", kept)(w.s.Remembered(ctx, kept.ID))
+	w.refuses("the same request", keys.Mutation{At: time.Now(), Remember: &kept}, &keys.ExistsError{Kind: "request", Field: "id", Value: kept.ID})
 	fails[keys.Key](w, "deleted key", keys.ErrNotFound)(w.s.Key(ctx, gone.ID))
 	same(w, "Changes", changes)(w.since(0), nil)
 	same(w, "end of the feed", keys.ChangeBatch{Next: end})(w.s.Changes(ctx, keys.FeedEnd, 0))
@@ -55,6 +59,10 @@ func cancelled(w *world) {
 	fails[keys.Found](w, "Lookup", context.Canceled)(w.s.Lookup(ctx, k.Secrets[0].Hash))
 	fails[keys.Key](w, "Key", context.Canceled)(w.s.Key(ctx, k.ID))
 	fails[[]keys.Key](w, "Keys", context.Canceled)(w.keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 1}))
+	fails[keys.AuditPage](w, "AuditLog", context.Canceled)(w.s.AuditLog(ctx, keys.AuditFilter{}, keys.Page{Limit: 1}))
+	fails[[]keys.Grant](w, "Grants", context.Canceled)(w.s.Grants(ctx, n.account.ID))
+	fails[keys.Remembered](w, "Remembered", context.Canceled)(w.s.Remembered(ctx, "request"))
+	fails[struct{}](w, "Used", context.Canceled)(struct{}{}, w.s.Used(ctx, []keys.Use{{Key: k.ID, At: w.now}}))
 	fails[keys.ChangeBatch](w, "Changes", context.Canceled)(w.s.Changes(ctx, 0, time.Minute))
 	fails[struct{}](w, "Ping", context.Canceled)(struct{}{}, w.s.Ping(ctx))
 	same(w, "afterwards", k)(w.s.Key(w.Context(), k.ID))
@@ -104,6 +112,11 @@ func closing(w *world) {
 	failsSomehow(w.T, "Organization", err)
 	_, err = w.s.Lookup(ctx, keys.HashSecret("x"))
 	failsSomehow(w.T, "Lookup", err)
+	failsSomehow(w.T, "Used", w.s.Used(ctx, []keys.Use{{Key: "key_1", At: w.now}}))
+	_, err = w.s.Keys(ctx, keys.KeyFilter{}, keys.Page{Limit: 1})
+	failsSomehow(w.T, "Keys", err)
+	_, err = w.s.AuditLog(ctx, keys.AuditFilter{}, keys.Page{Limit: 1})
+	failsSomehow(w.T, "AuditLog", err)
 	_, err = w.s.Changes(ctx, end, time.Minute)
 	failsSomehow(w.T, "Changes", err)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"keygate/internal/keys"
+	"keygate/ratelimit"
 )
 
 // Options of an Authenticator.
@@ -53,11 +54,14 @@ func (a *Authenticator) CachedKeys() int { return a.cache.found.EstimatedSize() 
 type Principal struct {
 	Key          *keys.Key
 	Organization *keys.Organization
-	// Plan is the one that applies, its limits held by this key; PlanKnown is
-	// false where the policy no longer has the one that was stored and the
-	// default stands in.
+	// Plan is the one that applies, overrides included, its limits held by this
+	// key; PlanKnown is false where the policy no longer has the one that was
+	// stored and the default stands in.
 	Plan      keys.Plan
 	PlanKnown bool
+	// LimitPolicy is the value of RateLimit-Policy, shared like Identity; nil
+	// where nothing is limited.
+	LimitPolicy []string
 	// Identity are the headers that tell the upstream who calls. The slices
 	// are shared: a header map may hold them, nobody may write to them.
 	Identity []Header
@@ -102,7 +106,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *
 	if refusal := a.state(&e.found); refusal != nil {
 		return nil, refusal
 	}
-	return e.under(policy), nil
+	return e.under(policy)
 }
 
 // entry finds the key with a secret of this hash, in force or not.
@@ -113,9 +117,7 @@ func (a *Authenticator) entry(ctx context.Context, h keys.Hash, policy *keys.Pol
 		err = nil
 	}
 	if err != nil {
-		r := refuse(Unavailable, "The API key could not be checked at the moment. Try again shortly.")
-		r.Err = err
-		return nil, r
+		return nil, unavailable(err)
 	}
 	if e == nil {
 		return nil, unknownKey()
@@ -127,14 +129,26 @@ func unknownKey() *Refusal {
 	return refuse(Invalid, "The API key is not valid: it is malformed or does not exist.")
 }
 
-// under is what the key amounts to under a policy.
-func (e *entry) under(policy *keys.Policy) *Principal {
+// unavailable refuses what cannot be checked.
+func unavailable(err error) *Refusal {
+	r := refuse(Unavailable, "The API key could not be checked at the moment. Try again shortly.")
+	r.Err = err
+	return r
+}
+
+// under is what the key amounts to under a policy. Terms that cannot be read
+// refuse it: the plan alone might grant what they take away.
+func (e *entry) under(policy *keys.Policy) (*Principal, *Refusal) {
 	p := e.principal.Load()
-	if p == nil || p.policy != policy {
-		p = newPrincipal(&e.found, policy)
-		e.principal.Store(p)
+	if p != nil && p.policy == policy {
+		return p, nil
 	}
-	return p
+	p, err := newPrincipal(&e.found, policy)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	e.principal.Store(p)
+	return p, nil
 }
 
 // servesWithoutStore reports whether a remembered key may be used while the
@@ -143,8 +157,8 @@ func (a *Authenticator) servesWithoutStore(e *entry, policy *keys.Policy) bool {
 	if e == nil {
 		return false
 	}
-	plan, _ := policy.PlanOf(e.found.Organization.Plan, e.found.Key.Plan)
-	return e.found.Organization.ID != "" && a.cache.age(e) <= plan.Outage.Keys
+	p, refusal := e.under(policy)
+	return refusal == nil && p.Organization != nil && a.cache.age(e) <= p.Plan.Outage.Keys
 }
 
 // state reports why the key cannot be used at this instant, or nil.
@@ -169,22 +183,20 @@ func (a *Authenticator) state(f *keys.Found) *Refusal {
 	return nil
 }
 
-func newPrincipal(f *keys.Found, policy *keys.Policy) *Principal {
-	plan, known := policy.PlanOf(f.Organization.Plan, f.Key.Plan)
+func newPrincipal(f *keys.Found, policy *keys.Policy) (*Principal, error) {
 	p := &Principal{
 		Key:       &f.Key,
-		Plan:      plan,
-		PlanKnown: known,
+		PlanKnown: true,
 		policy:    policy,
 		own:       policy.Catalogue.Expand(f.Key.Permissions),
 	}
-	if f.Organization.ID == "" {
-		// Keys of the instance's operators belong to no organization, so no
-		// plan counts them.
-		p.Plan, p.PlanKnown = keys.Plan{}, true
-	} else {
+	// Keys of the instance's operators belong to no organization, so no plan
+	// counts them.
+	if f.Organization.ID != "" {
 		p.Organization = &f.Organization
-		p.Plan.Limits = plan.LimitsOf(f.Key.ID)
+		if err := p.setTerms(); err != nil {
+			return nil, err
+		}
 	}
 	if f.Space.ID != "" {
 		p.space = &f.Space
@@ -201,7 +213,19 @@ func newPrincipal(f *keys.Found, policy *keys.Policy) *Principal {
 		p.inSpace[g.Space] = p.access(roles.Or(policy.Granted(f.Grants, g.Organization, g.Space)))
 	}
 	p.Identity = p.identity()
-	return p
+	return p, nil
+}
+
+// setTerms sets the plan and its limits.
+func (p *Principal) setTerms() (err error) {
+	if p.Plan, p.PlanKnown, err = p.policy.Terms(*p.Organization, *p.Key); err != nil {
+		return err
+	}
+	p.Plan.Limits = p.Plan.LimitsOf(p.Key.ID)
+	if len(p.Plan.Limits) > 0 {
+		p.LimitPolicy = []string{string(ratelimit.AppendPolicy(nil, p.Plan.Limits))}
+	}
+	return nil
 }
 
 // access caps what the key was given by what its owner holds.

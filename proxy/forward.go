@@ -174,7 +174,7 @@ func (x *exchange) describe(h http.Header) {
 	}
 	values[1] = string(ratelimit.AppendState(x.buf[:0], x.limits))
 	// Shared by all answers: a header map may hold it, nobody may write to it.
-	h["Ratelimit-Policy"] = x.policy.plans[x.principal.Plan.Name]
+	h["Ratelimit-Policy"] = x.principal.LimitPolicy
 	h["Ratelimit"] = values[1:2:2]
 }
 

@@ -36,6 +36,7 @@ type gate struct {
 	t        *testing.T
 	url      string
 	proxy    *proxy.Proxy
+	auth     *auth.Authenticator
 	service  *keys.Service
 	store    keys.Store
 	logs     *observer.ObservedLogs
@@ -144,6 +145,7 @@ func newGate(t *testing.T, o gateOptions) *gate {
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}
 	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, Now: g.clock})
+	g.auth = authenticator
 	g.proxy = proxy.New(proxy.Options{
 		Auth: authenticator,
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{

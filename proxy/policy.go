@@ -19,7 +19,6 @@ type Policy struct {
 	keys  *keys.Policy
 	table *route.Table
 	rules map[*route.Rule]*rule
-	plans map[string][]string // by plan with limits: the value of RateLimit-Policy
 
 	mu      sync.Mutex
 	unknown map[string]bool // plans that organizations refer to and the policy lacks
@@ -41,12 +40,7 @@ const maxUnknownPlans = 20
 func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets map[string]*url.URL) (*Policy, error) {
 	p := &Policy{
 		keys: k, table: table, rules: make(map[*route.Rule]*rule, len(rules)),
-		plans: make(map[string][]string, len(k.Plans)), unknown: make(map[string]bool),
-	}
-	for _, plan := range k.Plans {
-		if len(plan.Limits) > 0 {
-			p.plans[plan.Name] = []string{string(ratelimit.AppendPolicy(nil, plan.Limits))}
-		}
+		unknown: make(map[string]bool),
 	}
 	for _, r := range rules {
 		target := targets[r.Upstream]

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	},
 	"proxy":             {"proxy/route", "auth", "ratelimit", "internal/usage", "internal/keys", "internal/problem"},
 	"proxy/route":       {},
-	"auth":              {"internal/keys", "proxy/route"},
+	"auth":              {"internal/keys", "proxy/route", "ratelimit"},
 	"config":            {"internal/keys", "ratelimit", "proxy/route"},
 	"ratelimit":         {},
 	"ratelimit/*":       {"ratelimit"},

@@ -39,8 +39,8 @@ func (s *Store) Apply(ctx context.Context, m keys.Mutation) (keys.Applied, error
 	if err != nil {
 		return keys.Applied{}, err
 	}
-	_, durable, err := s.change(ctx, c)
-	return keys.Applied{Durable: durable && err == nil}, err
+	done, err := s.change(ctx, c)
+	return keys.Applied{Durable: done.durable, Seq: done.seq}, err
 }
 
 // RegisterPolicy implements keys.Store. A policy that is registered already is
@@ -51,20 +51,26 @@ func (s *Store) RegisterPolicy(ctx context.Context, digest string, by keys.Audit
 	if c.err != nil {
 		return 0, c.err
 	}
-	number, _, err := s.change(ctx, c)
-	return number, err
+	done, err := s.change(ctx, c)
+	return done.policy, err
 }
 
-// change runs the apply script and returns the policy's number, if one was to be
-// registered, and whether the change is durable.
-func (s *Store) change(ctx context.Context, c *change) (number int64, durable bool, err error) {
+// made is what a change came to: the policy's number, if one was to be registered,
+// and that of the last entry in the feed.
+type made struct {
+	policy, seq int64
+	durable     bool
+}
+
+// change runs the apply script.
+func (s *Store) change(ctx context.Context, c *change) (made, error) {
 	if err := s.ended(ctx); err != nil {
-		return 0, false, err
+		return made{}, err
 	}
 	s.applying.RLock()
 	defer s.applying.RUnlock()
 	if err := s.ended(ctx); err != nil { // it waited for Close
-		return 0, false, err
+		return made{}, err
 	}
 	token := make([]byte, 12)
 	rand.Read(token) // never fails
@@ -72,12 +78,13 @@ func (s *Store) change(ctx context.Context, c *change) (number int64, durable bo
 	c.meta.Remember, c.meta.Keep = remember.Milliseconds(), s.keepChanges
 	text, err := json.Marshal(c.meta)
 	if err != nil {
-		return 0, false, err
+		return made{}, err
 	}
 	args := append([]any{text}, c.records...)
 	sent, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
 	var answer []any
+	var durable bool
 	for range applyTries {
 		answer, durable, err = s.send(sent, args)
 		if err == nil || isReply(err) || sent.Err() != nil {
@@ -86,12 +93,11 @@ func (s *Store) change(ctx context.Context, c *change) (number int64, durable bo
 	}
 	switch {
 	case err == nil:
-		number, err = outcome(answer, c)
-		return number, durable, err
+		return outcome(answer, durable, c)
 	case isReply(err):
-		return 0, false, explain(err)
+		return made{}, explain(err)
 	}
-	return 0, false, fmt.Errorf("%w; whether the change was made is not known", explain(err))
+	return made{}, fmt.Errorf("%w; whether the change was made is not known", explain(err))
 }
 
 // send runs the script and, where the master has replicas, waits for one of them
@@ -138,7 +144,7 @@ func (s *Store) send(ctx context.Context, args []any) (answer []any, durable boo
 }
 
 // outcome reads the script's answer.
-func outcome(answer []any, c *change) (int64, error) {
+func outcome(answer []any, durable bool, c *change) (made, error) {
 	word := func(i int) string {
 		if i >= len(answer) {
 			return ""
@@ -146,22 +152,38 @@ func outcome(answer []any, c *change) (int64, error) {
 		text, _ := answer[i].(string)
 		return text
 	}
+	if word(0) != "ok" {
+		return made{}, refusal(word, c)
+	}
+	policy, err := strconv.ParseInt(word(1), 10, 64)
+	if err != nil {
+		return made{}, fmt.Errorf("the number of a policy: %w", err)
+	}
+	seq, err := strconv.ParseInt(word(2), 10, 64)
+	if err != nil {
+		return made{}, fmt.Errorf("the number of a change: %w", err)
+	}
+	return made{policy: policy, seq: seq, durable: durable}, nil
+}
+
+// refusal is why the script did not make the change.
+func refusal(word func(i int) string, c *change) error {
 	switch word(0) {
-	case "ok":
-		return strconv.ParseInt(word(1), 10, 64)
 	case "exists":
-		return 0, &keys.ExistsError{Kind: word(1), Field: word(2), Value: word(3)}
+		return &keys.ExistsError{Kind: word(1), Field: word(2), Value: word(3)}
+	case "used":
+		return &keys.InUseError{Kind: word(1), ID: word(2), By: word(3)}
 	case "gone":
-		return 0, fmt.Errorf("%s %s: %w", word(1), word(2), keys.ErrNotFound)
+		return fmt.Errorf("%s %s: %w", word(1), word(2), keys.ErrNotFound)
 	case "dangling":
-		return 0, fmt.Errorf("what %s %s refers to: %w", word(1), word(2), keys.ErrNotFound)
+		return fmt.Errorf("what %s %s refers to: %w", word(1), word(2), keys.ErrNotFound)
 	case "conflict":
-		return 0, fmt.Errorf("%s %s (stored version %s): %w", word(1), word(2), word(3), keys.ErrConflict)
+		return fmt.Errorf("%s %s (stored version %s): %w", word(1), word(2), word(3), keys.ErrConflict)
 	case "many":
-		return 0, &keys.TooManyKeysError{Organization: word(1), Max: c.meta.Max.Max}
+		return &keys.TooManyKeysError{Organization: word(1), Max: c.meta.Max.Max}
 	case "schema":
 		version, err := strconv.ParseInt(word(1), 10, 64)
-		return 0, errors.Join(&SchemaError{Schema: version, Know: schemaVersion}, err)
+		return errors.Join(&SchemaError{Schema: version, Know: schemaVersion}, err)
 	}
-	return 0, fmt.Errorf("a change was answered with %q, which this version of keygate does not know", answer)
+	return fmt.Errorf("a change was answered with %q, which this version of keygate does not know", word(0))
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -39,10 +38,10 @@ func (s *Store) Lookup(ctx context.Context, h keys.Hash) (f keys.Found, err erro
 	if err != nil {
 		return f, err
 	}
-	if len(answer) != 5 {
+	if len(answer) != 7 {
 		return f, fmt.Errorf("a look-up was answered with %d values", len(answer))
 	}
-	if f.Key, err = decodeKey(answer[0], answer[1]); err != nil {
+	if f.Key, err = decodeKey(answer[0], answer[1], answer[5], answer[6]); err != nil {
 		return f, err
 	}
 	f.Secret = slices.IndexFunc(f.Key.Secrets, func(s keys.Secret) bool { return s.Hash == h })
@@ -96,7 +95,13 @@ func (s *Store) Account(ctx context.Context, id string) (keys.Account, error) {
 
 // Key implements keys.Store.
 func (s *Store) Key(ctx context.Context, id string) (keys.Key, error) {
-	return get(ctx, s, "key", keyKey, id, decodeKey)
+	answer, err := read(ctx, s, "key "+id, func(ctx context.Context) ([]string, error) {
+		return keyScript.Run(ctx, s.client, []string{keyKey + id}, id).StringSlice()
+	})
+	if err != nil {
+		return keys.Key{}, err
+	}
+	return decodeKey(id, answer[0], answer[1], answer[2])
 }
 
 // Setting implements keys.Store.
@@ -118,15 +123,20 @@ func get[T any](ctx context.Context, s *Store, kind, prefix, id string, decode f
 
 // Grants implements keys.Store.
 func (s *Store) Grants(ctx context.Context, accounts ...string) ([]keys.Grant, error) {
+	if len(accounts) == 0 {
+		return nil, s.ended(ctx)
+	}
+	names := make([]string, len(accounts))
+	for i, id := range accounts {
+		names[i] = grantsKey + id
+	}
+	lines, err := read(ctx, s, "grants", func(ctx context.Context) ([]any, error) { return s.client.MGet(ctx, names...).Result() })
+	if err != nil {
+		return nil, err
+	}
 	var all []keys.Grant
-	for _, account := range accounts {
-		text, err := read(ctx, s, "grants", func(ctx context.Context) (string, error) { return s.client.Get(ctx, grantsKey+account).Result() })
-		if errors.Is(err, keys.ErrNotFound) { // none is no error
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
+	for _, of := range lines {
+		text, _ := of.(string) // nil where there is no such account
 		grants, err := decodeGrants(text)
 		if err != nil {
 			return nil, err
@@ -136,50 +146,33 @@ func (s *Store) Grants(ctx context.Context, accounts ...string) ([]keys.Grant, e
 	return all, nil
 }
 
-// Used implements keys.Store.
-func (s *Store) Used(context.Context, []keys.Use) error { return errors.ErrUnsupported }
-
-// Remembered implements keys.Store.
-func (s *Store) Remembered(context.Context, string) (keys.Remembered, error) {
-	return keys.Remembered{}, keys.ErrNotFound
+// Remembered implements keys.Store. Redis forgets by itself what is over.
+func (s *Store) Remembered(ctx context.Context, id string) (keys.Remembered, error) {
+	return get(ctx, s, "request", rememberedKey, id, func(id, text string) (keys.Remembered, error) {
+		r, err := decode[rememberedRecord]("request", id, text)
+		return keys.Remembered{ID: id, Digest: r.Digest, Answer: r.Answer, Until: instant(r.Until)}, err
+	})
 }
 
 // Organizations implements keys.Store.
 func (s *Store) Organizations(ctx context.Context, p keys.Page) ([]keys.Organization, error) {
-	return list(ctx, s, organizationsKey, organizationKey, "", p, decodeOrganization)
+	return list(ctx, s, organizationsKey, organizationKey, p, decodeOrganization)
 }
 
 // Spaces implements keys.Store.
 func (s *Store) Spaces(ctx context.Context, organization string, p keys.Page) ([]keys.Space, error) {
-	return list(ctx, s, spacesKey+organization, spaceKey, "", p, decodeSpace)
+	return list(ctx, s, spacesKey+organization, spaceKey, p, decodeSpace)
 }
 
 // Accounts implements keys.Store.
 func (s *Store) Accounts(ctx context.Context, organization string, p keys.Page) ([]keys.Account, error) {
-	return list(ctx, s, accountsKey+organization, accountKey, "", p, decodeAccount)
+	return list(ctx, s, accountsKey+organization, accountKey, p, decodeAccount)
 }
 
-// Keys implements keys.Store. Each of the four forms of the filter has a set.
-func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) (keys.KeyPage, error) {
-	set, prefix := keysKey, ""
-	if f.Name != "" {
-		set, prefix = namesKey, f.Name+"\x00"
-	}
-	if f.Organization != "" {
-		set += ":" + f.Organization
-	}
-	found, err := list(ctx, s, set, keyKey, prefix, p, decodeKey)
-	page := keys.KeyPage{Keys: found}
-	if len(found) == p.Limit && p.Limit > 0 {
-		page.Next = found[len(found)-1].ID
-	}
-	return page, err
-}
-
-// list reads a page of a set whose members are prefix and id.
-func list[T any](ctx context.Context, s *Store, set, records, prefix string, p keys.Page, decode func(id, text string) (T, error)) ([]T, error) {
+// list reads a page of a set whose members are ids.
+func list[T any](ctx context.Context, s *Store, set, records string, p keys.Page, decode func(id, text string) (T, error)) ([]T, error) {
 	answer, err := read(ctx, s, "list", func(ctx context.Context) ([]string, error) {
-		return listScript.Run(ctx, s.client, []string{set}, records, prefix, p.After, max(p.Limit, 0)).StringSlice()
+		return listScript.Run(ctx, s.client, []string{set}, records, p.After, max(p.Limit, 0)).StringSlice()
 	})
 	if err != nil {
 		return nil, err
@@ -193,35 +186,4 @@ func list[T any](ctx context.Context, s *Store, set, records, prefix string, p k
 		out = append(out, record)
 	}
 	return out, nil
-}
-
-// AuditLog implements keys.Store. The set's members are id, NUL and entry.
-func (s *Store) AuditLog(ctx context.Context, _ keys.AuditFilter, p keys.Page) (keys.AuditPage, error) {
-	end := "+"
-	if p.After != "" {
-		end = "(" + p.After
-	}
-	members, err := read(ctx, s, "audit log", func(ctx context.Context) ([]string, error) {
-		if p.Limit <= 0 {
-			return nil, nil // Redis would take 0 for no limit
-		}
-		return s.client.ZRevRangeByLex(ctx, auditKey, &goredis.ZRangeBy{Min: "-", Max: end, Count: int64(p.Limit)}).Result()
-	})
-	if err != nil {
-		return keys.AuditPage{}, err
-	}
-	var out []keys.AuditEntry
-	for _, member := range members {
-		id, text, _ := strings.Cut(member, "\x00")
-		entry, err := decodeAudit(id, text)
-		if err != nil {
-			return keys.AuditPage{}, err
-		}
-		out = append(out, entry)
-	}
-	page := keys.AuditPage{Entries: out}
-	if len(out) == p.Limit && p.Limit > 0 {
-		page.Next = out[len(out)-1].ID
-	}
-	return page, nil
 }

@@ -14,8 +14,9 @@ import (
 
 // Records are JSON with short names, which takes half the memory that long ones
 // would. The scripts read v (version), o, sp and a (organization, space and
-// account), s (slug, or a key's secrets), h (hash), n (name), x and r (expiry
-// and revocation). Ids stand in the names of the records' Redis keys. Times are
+// account), s (slug, or a key's secrets), h (hash), n and f (name, and in lower
+// case), c, x, z, r and w (creation, expiry, pause, revocation, last use), and of
+// an audit entry what its filter compares. Ids stand in the names of the records' Redis keys. Times are
 // microseconds since 1970, left out where there is none.
 
 type organizationRecord struct {
@@ -59,6 +60,7 @@ type grantRecord struct {
 type keyRecord struct {
 	Version      int64          `json:"v"`
 	Name         string         `json:"n"`
+	Folded       string         `json:"f,omitempty"` // the name in lower case, if that is another
 	Description  string         `json:"d,omitempty"`
 	Organization string         `json:"o,omitempty"`
 	Space        string         `json:"sp,omitempty"`
@@ -74,6 +76,7 @@ type keyRecord struct {
 	Revoked      int64          `json:"r,omitempty"`
 	LastUsed     int64          `json:"w,omitempty"`
 	Rotated      int64          `json:"t,omitempty"`
+	Lifetime     int64          `json:"lt,omitempty"`
 	Secrets      []secretRecord `json:"s,omitempty"`
 }
 
@@ -90,6 +93,12 @@ type secretRecord struct {
 type settingRecord struct {
 	Version int64  `json:"v"`
 	Value   string `json:"s"`
+}
+
+type rememberedRecord struct {
+	Digest string `json:"d,omitempty"`
+	Answer []byte `json:"a,omitempty"`
+	Until  int64  `json:"u"`
 }
 
 type auditRecord struct {
@@ -191,7 +200,8 @@ func decodeGrants(lines string) ([]keys.Grant, error) {
 	return grants, nil
 }
 
-func decodeKey(id, text string) (keys.Key, error) {
+// decodeKey puts together a key's record and its last uses.
+func decodeKey(id, text, active, uses string) (keys.Key, error) {
 	r, err := decode[keyRecord]("key", id, text)
 	if err != nil {
 		return keys.Key{}, err
@@ -200,7 +210,7 @@ func decodeKey(id, text string) (keys.Key, error) {
 		ID: id, Name: r.Name, Description: r.Description, Organization: r.Organization, Space: r.Space, Account: r.Account,
 		Permissions: r.Permissions, AllowedCIDRs: r.AllowedCIDRs, Plan: r.Plan, Overrides: optional(r.Overrides), Version: r.Version,
 		CreatedAt: instant(r.Created), UpdatedAt: instant(r.Updated), ExpiresAt: instant(r.Expires), PausedAt: instant(r.Paused),
-		RevokedAt: instant(r.Revoked), LastUsedAt: instant(r.LastUsed), RotatedAt: instant(r.Rotated),
+		RevokedAt: instant(r.Revoked), LastUsedAt: instant(r.LastUsed), RotatedAt: instant(r.Rotated), Lifetime: time.Duration(r.Lifetime) * time.Microsecond,
 		Secrets: make([]keys.Secret, len(r.Secrets)),
 	}
 	for i, s := range r.Secrets {
@@ -212,6 +222,9 @@ func decodeKey(id, text string) (keys.Key, error) {
 			Hash: hash, Prefix: s.Prefix, LastFour: s.LastFour, CreatedAt: instant(s.Created),
 			EndsAt: instant(s.Ends), LastUsedAt: instant(s.LastUsed), Imported: s.Imported,
 		}
+	}
+	if err := addUses(&k, active, uses); err != nil {
+		return k, fmt.Errorf("last use of key %s in Redis: %w", id, err)
 	}
 	return k, nil
 }

@@ -24,14 +24,15 @@ type replicaRecord struct {
 	Started int64  `json:"started,omitempty"`
 }
 
-// RegisterReplica implements keys.ReplicaRegistry. Redis's clock says when.
+// RegisterReplica implements keys.ReplicaRegistry. Redis's clock says when; of
+// what is confirmed the most counts, whichever call arrives last.
 func (s *Store) RegisterReplica(ctx context.Context, r keys.Replica) error {
 	text, err := json.Marshal(replicaRecord{Name: r.Name, Version: r.Version, Rules: r.Rules, Started: micros(r.StartedAt)})
 	if err != nil {
 		return err
 	}
 	_, err = read(ctx, s, "replica", func(ctx context.Context) (any, error) {
-		return replicaScript.Run(ctx, s.client, []string{replicasKey}, r.ID, text, ReplicaAge.Microseconds()).Result()
+		return replicaScript.Run(ctx, s.client, []string{replicasKey}, r.ID, r.Confirmed, text, ReplicaAge.Microseconds()).Result()
 	})
 	return err
 }
@@ -56,19 +57,32 @@ func (s *Store) Replicas(ctx context.Context) ([]keys.Replica, error) {
 	}
 	var out []keys.Replica
 	for id, value := range records {
-		seen, text, _ := strings.Cut(value, " ")
-		µs, err := strconv.ParseInt(seen, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("replica %s in Redis: %w", id, err)
-		}
-		r, err := decode[replicaRecord]("replica", id, text)
+		r, err := decodeReplica(id, value)
 		if err != nil {
 			return nil, err
 		}
-		if at := instant(µs); now.Sub(at) < ReplicaAge {
-			out = append(out, keys.Replica{ID: id, Name: r.Name, Version: r.Version, Rules: r.Rules, StartedAt: instant(r.Started), SeenAt: at})
+		if now.Sub(r.SeenAt) < ReplicaAge {
+			out = append(out, r)
 		}
 	}
 	slices.SortFunc(out, func(a, b keys.Replica) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil
+}
+
+// decodeReplica reads when it was seen, how far it has confirmed, and its record.
+func decodeReplica(id, value string) (r keys.Replica, err error) {
+	seen, rest, _ := strings.Cut(value, " ")
+	confirmed, text, _ := strings.Cut(rest, " ")
+	µs, err := strconv.ParseInt(seen, 10, 64)
+	if err != nil {
+		return r, fmt.Errorf("replica %s in Redis: %w", id, err)
+	}
+	r.Confirmed, err = strconv.ParseInt(confirmed, 10, 64)
+	if err != nil {
+		return r, fmt.Errorf("replica %s in Redis: %w", id, err)
+	}
+	record, err := decode[replicaRecord]("replica", id, text)
+	r.ID, r.Name, r.Version, r.Rules = id, record.Name, record.Version, record.Rules
+	r.StartedAt, r.SeenAt = instant(record.Started), instant(µs)
+	return r, err
 }

@@ -1,7 +1,8 @@
 package redis
 
 import (
-	_ "embed"
+	"embed"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -9,26 +10,34 @@ import (
 // The scripts are sent whole once and by their digest from then on; a Redis that
 // has forgotten them, after a restart or a failover, is sent them again.
 var (
-	//go:embed lua/apply.lua
-	applySource string
-	//go:embed lua/lookup.lua
-	lookupSource string
-	//go:embed lua/find.lua
-	findSource string
-	//go:embed lua/list.lua
-	listSource string
-	//go:embed lua/schema.lua
-	schemaSource string
-	//go:embed lua/replica.lua
-	replicaSource string
+	//go:embed lua
+	sources embed.FS
 
-	applyScript   = goredis.NewScript(applySource)
-	lookupScript  = goredis.NewScript(lookupSource)
-	findScript    = goredis.NewScript(findSource)
-	listScript    = goredis.NewScript(listSource)
-	schemaScript  = goredis.NewScript(schemaSource)
-	replicaScript = goredis.NewScript(replicaSource)
+	applyScript   = script("common", "apply/stage", "apply/index", "apply/write", "apply/delete", "apply/commit")
+	usedScript    = script("common", "used")
+	lookupScript  = script("common", "lookup")
+	keyScript     = script("common", "key")
+	keysScript    = script("common", "keys")
+	auditScript   = script("common", "audit")
+	findScript    = script("find")
+	listScript    = script("list")
+	schemaScript  = script("common", "schema")
+	replicaScript = script("common", "replica")
 )
+
+// script joins parts of a script in the order in which they build on each other.
+func script(parts ...string) *goredis.Script {
+	var all strings.Builder
+	for _, part := range parts {
+		text, err := sources.ReadFile("lua/" + part + ".lua")
+		if err != nil {
+			panic(err) // the binary lacks a part of itself
+		}
+		all.Write(text)
+		all.WriteByte('\n')
+	}
+	return goredis.NewScript(all.String())
+}
 
 // All keys of the control plane carry one hash tag: one slot of a cluster, so
 // that one script can make a whole change.
@@ -38,7 +47,6 @@ const (
 	schemaKey        = tag + "schema"
 	sequenceKey      = tag + "seq"
 	changesKey       = tag + "changes"
-	auditKey         = tag + "audit"
 	replicasKey      = tag + "replicas"
 	probeKey         = tag + "probe"
 	organizationKey  = tag + "organization:" // + id
@@ -49,9 +57,14 @@ const (
 	secretKey        = tag + "secret:"       // + hash
 	slugKey          = tag + "slug:"         // + slug, or + organization + ":" + slug
 	grantsKey        = tag + "grants:"       // + account
+	rememberedKey    = tag + "remembered:"   // + id
 	organizationsKey = tag + "organizations"
 	spacesKey        = tag + "spaces:"   // + organization
 	accountsKey      = tag + "accounts:" // + organization
-	keysKey          = tag + "keys"      // + ":" + organization
-	namesKey         = tag + "names"     // + ":" + organization
+	auditKey         = tag + "audit"     // + ":" + organization: ids
+	// The sets of keys, of which lua/apply/index.lua has the whole list.
+	keysKey  = tag + "keys"  // + ":" + organization
+	namesKey = tag + "names" // + ":" + organization
+	usedKey  = tag + "used"  // + ":" + organization
+	usesKey  = tag + "uses"
 )

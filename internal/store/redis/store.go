@@ -20,7 +20,11 @@ import (
 )
 
 const (
-	// schemaVersion is the layout that this version of keygate writes.
+	// schemaVersion is the layout that this version of keygate writes. It counts
+	// layouts that a release wrote. None did yet, so 1 still takes in every set that
+	// was added; from the first release on another set of keys, or other members of
+	// one, is another layout. What an unreleased keygate wrote lacks parts of the
+	// index, which lists of keys notice.
 	schemaVersion = 1
 	// DefaultKeepChanges is about how many change entries are kept: a reader that
 	// falls further behind is told so.

@@ -10,6 +10,5 @@ if stored[2] then
   return { stored[1], stored[2], 0 }
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'id', ARGV[2], 'created', ARGV[3])
-local P = 'kg:{kg}:'
 local rest = redis.call('EXISTS', P .. 'seq', P .. 'changes', P .. 'audit', P .. 'policy', P .. 'organizations', P .. 'keys')
 return { ARGV[1], ARGV[2], rest == 0 and 1 or 0 }

@@ -22,7 +22,7 @@ func authorityOf(t *testing.T, f *fixture, k keys.Key, grants ...keys.Grant) key
 		found.Space = keys.Space{ID: k.Space, Organization: k.Organization, Slug: "slug"}
 	}
 	f.store.found[keys.HashSecret(secret)] = found
-	p, refusal := f.Authenticate(context.Background(), secret, f.policy)
+	p, refusal := f.Authenticate(context.Background(), secret, noClient, f.policy)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}

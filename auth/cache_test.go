@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,12 +90,15 @@ func newFixture(t testing.TB) *fixture {
 }
 
 func (f *fixture) reason(secret string) Reason {
-	_, refusal := f.Authenticate(context.Background(), secret, f.policy)
+	_, refusal := f.Authenticate(context.Background(), secret, noClient, f.policy)
 	if refusal == nil {
 		return 0
 	}
 	return refusal.Reason
 }
+
+// noClient is the address where none matters.
+var noClient netip.Addr
 
 var someKey = keys.Key{ID: "key_1", Organization: "org_1", Account: "acc_1", Version: 1}
 
@@ -221,7 +225,7 @@ func TestChangesDropWhatDependsOnThem(t *testing.T) {
 func TestStoreFailureIsNeverA401(t *testing.T) {
 	f := newFixture(t)
 	f.store.err = errors.New("gone")
-	_, refusal := f.Authenticate(context.Background(), f.format.Generate(), f.policy)
+	_, refusal := f.Authenticate(context.Background(), f.format.Generate(), noClient, f.policy)
 	if refusal == nil || refusal.Reason != Unavailable || refusal.Err == nil {
 		t.Fatalf("%+v", refusal)
 	}
@@ -257,15 +261,15 @@ func TestAnotherPolicyIsAnotherPrincipal(t *testing.T) {
 	f := newFixture(t)
 	secret := f.format.Generate()
 	f.store.put(secret, someKey)
-	first, _ := f.Authenticate(context.Background(), secret, f.policy)
-	again, _ := f.Authenticate(context.Background(), secret, f.policy)
+	first, _ := f.Authenticate(context.Background(), secret, noClient, f.policy)
+	again, _ := f.Authenticate(context.Background(), secret, noClient, f.policy)
 	if first != again {
 		t.Error("the principal was computed twice for one policy")
 	}
 	next := *f.policy
 	next.Plans = map[string]keys.Plan{"other": {Name: "other", MaxKeys: keys.Unlimited}}
 	next.DefaultPlan = "other"
-	p, _ := f.Authenticate(context.Background(), secret, &next)
+	p, _ := f.Authenticate(context.Background(), secret, noClient, &next)
 	if p.PlanKnown || p.Plan.Name != "other" {
 		t.Errorf("plan %q, known %v", p.Plan.Name, p.PlanKnown)
 	}
@@ -281,7 +285,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, r := f.Authenticate(ctx, secret, f.policy); r != nil {
+		if _, r := f.Authenticate(ctx, secret, noClient, f.policy); r != nil {
 			b.Fatal(r)
 		}
 	}

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -94,8 +95,9 @@ type Access struct {
 // longer one ends with the last whole scope that fits.
 const MaxScopesHeader = 4096
 
-// Authenticate returns the principal behind a token, or why there is none.
-func (a *Authenticator) Authenticate(ctx context.Context, token string, policy *keys.Policy) (*Principal, *Refusal) {
+// Authenticate returns the principal behind a token that came from a client, or
+// why there is none.
+func (a *Authenticator) Authenticate(ctx context.Context, token string, client netip.Addr, policy *keys.Policy) (*Principal, *Refusal) {
 	if !a.format.Valid(token) {
 		return nil, unknownKey()
 	}

@@ -24,7 +24,7 @@ func TestTerms(t *testing.T) {
 		{Name: "minute", Quota: 1000, Per: time.Minute}, {Name: "day", Quota: 50, Per: 24 * time.Hour},
 	}}.Encode()
 	f.store.found[keys.HashSecret(secret)] = found
-	p, refusal := f.Authenticate(context.Background(), secret, f.policy)
+	p, refusal := f.Authenticate(context.Background(), secret, noClient, f.policy)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -56,7 +56,7 @@ func TestUnreadableTerms(t *testing.T) {
 		k := someKey
 		k.Overrides = json.RawMessage(raw)
 		f.store.put(secret, k)
-		_, refusal := f.Authenticate(context.Background(), secret, f.policy)
+		_, refusal := f.Authenticate(context.Background(), secret, noClient, f.policy)
 		if refusal == nil || refusal.Reason != Unavailable || refusal.Err == nil {
 			t.Errorf("%s: %+v", name, refusal)
 		}

@@ -104,7 +104,7 @@ func (x *exchange) checkMethod(found *rule) *refusal {
 func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	ctx := x.r.Context()
 	var refused *auth.Refusal
-	if x.principal, refused = p.auth.Authenticate(ctx, token, x.policy.keys); refused != nil {
+	if x.principal, refused = p.auth.Authenticate(ctx, token, x.client, x.policy.keys); refused != nil {
 		return x.refused(refused)
 	}
 	if !x.principal.PlanKnown {

@@ -183,7 +183,7 @@ func (h *handler) authenticate(r *http.Request, c *call) *auth.Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	principal, refusal := h.Auth.Authenticate(r.Context(), credential.Token, h.Policy())
+	principal, refusal := h.Auth.Authenticate(r.Context(), credential.Token, c.client, h.Policy())
 	if refusal != nil {
 		return refusal
 	}

@@ -14,12 +14,7 @@ var migrations embed.FS
 
 // migrate applies the migrations that the database lacks, each in a transaction.
 func (s *Store) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, s.writing, files, goose.WithDisableGlobalRegistry(true),
-		goose.WithGoMigrations(goose.NewGoMigration(3, &goose.GoFunc{RunTx: foldNames}, nil)))
+	provider, err := migrator(s.writing)
 	if err != nil {
 		return err
 	}
@@ -32,6 +27,15 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	_, err = provider.Up(ctx)
 	return err
+}
+
+func migrator(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true),
+		goose.WithGoMigrations(goose.NewGoMigration(3, &goose.GoFunc{RunTx: foldNames}, nil)))
 }
 
 // foldNames fills keys.folded_name where SQL's lower, which knows ASCII only,

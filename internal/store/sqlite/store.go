@@ -70,9 +70,10 @@ type Store struct {
 
 var _ keys.Store = (*Store)(nil)
 
-// Open locks the data directory, brings the database to this version's schema
-// and probes it. The error is one line for the operator: a *LockedError if
-// another process has the directory, a *SchemaError after a downgrade.
+// Open locks the data directory, finishes a restore that was interrupted, brings
+// the database to this version's schema and probes it. The error is one line for
+// the operator: a *LockedError if another process has the directory, a
+// *SchemaError after a downgrade.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -84,8 +85,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := finishRestore(o.Dir); err != nil {
+		return nil, errors.Join(unusable(o.Dir, err), lock.Close())
+	}
 	s := &Store{
-		file: filepath.Join(o.Dir, "control.db"), now: o.Now, keepChanges: int64(o.KeepChanges), lock: lock,
+		file: filepath.Join(o.Dir, databaseFile), now: o.Now, keepChanges: int64(o.KeepChanges), lock: lock,
 		bell: newBell(), closing: make(chan struct{}),
 	}
 	if err := s.open(ctx, o.Readers); err != nil {

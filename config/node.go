@@ -8,7 +8,6 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -240,47 +239,6 @@ func (d *decoder) mapping(v value) ([]entry, bool) {
 	return entries, !merged // what is merged in may be what would be missing
 }
 
-// form is which fields a mapping may have.
-type form struct {
-	required, optional []string
-	hints              map[string]string // what to write for a required field
-	later              []string          // reserved: refused as not supported yet
-}
-
-// fields returns the fields of a mapping by name, and reports those that the
-// form does not have.
-func (d *decoder) fields(v value, f form) (map[string]value, bool) {
-	entries, ok := d.mapping(v)
-	if !ok {
-		return nil, false
-	}
-	known := slices.Concat(f.required, f.optional, f.later)
-	fields, there := make(map[string]value, len(entries)), make(map[string]bool, len(entries))
-	for _, e := range entries {
-		there[e.name] = true
-		switch {
-		case slices.Contains(f.later, e.name):
-			d.unsupported(e.key)
-		case !slices.Contains(known, e.name):
-			hint := d.didYouMean(e.name, known)
-			if hint == "" {
-				hint = "; allowed: " + strings.Join(known[:len(known)-len(f.later)], ", ")
-			}
-			d.fail(e.key, "is an unknown field%s", hint)
-		case isNull(e.value.node):
-			d.fail(e.value, "is empty: give it a value or leave it out")
-		default:
-			fields[e.name] = e.value
-		}
-	}
-	for _, name := range f.required {
-		if !there[name] {
-			d.fail(value{path: v.child(name, v.at).path, at: v.at}, "is missing%s", f.hints[name])
-		}
-	}
-	return fields, true
-}
-
 // didYouMean suggests a known name while anybody is going to read it.
 func (d *decoder) didYouMean(name string, known []string) string {
 	if len(d.problems) > maxProblems {
@@ -288,7 +246,3 @@ func (d *decoder) didYouMean(name string, known []string) string {
 	}
 	return didYouMean(name, known)
 }
-
-// unsupported refuses a correct value whose feature is yet to come, rather than
-// let a route go without what was asked for.
-func (d *decoder) unsupported(v value) { d.fail(v, "is not supported yet") }

@@ -96,7 +96,7 @@ const (
 // permission reads one entry of the catalogue and the places of what it implies.
 func (d *decoder) permission(e entry) (p keys.Permission, implies []value) {
 	p.Name = e.name
-	fields, ok := d.fields(e.value, form{optional: []string{"group", "title", "description", "administrative", "implies"}})
+	fields, ok := d.fields(e.value, permissionForm)
 	if !ok {
 		return p, nil
 	}

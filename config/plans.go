@@ -20,12 +20,7 @@ func (d *decoder) plans(v value) map[string]keys.Plan {
 
 func (d *decoder) plan(e entry) keys.Plan {
 	plan := keys.Plan{Name: e.name, MaxKeys: keys.Unlimited}
-	fields, ok := d.fields(e.value, form{
-		required: []string{"limits"}, // forgetting them must not mean unlimited
-		hints:    map[string]string{"limits": ": list them, or write [] for unlimited"},
-		optional: []string{"max_keys", "outage"},
-		later:    []string{"concurrent"},
-	})
+	fields, ok := d.fields(e.value, planForm)
 	if !ok {
 		return plan
 	}
@@ -66,7 +61,7 @@ func (d *decoder) limits(v value) []ratelimit.Limit {
 
 func (d *decoder) limit(v value) (ratelimit.Limit, bool) {
 	before := len(d.problems)
-	fields, ok := d.fields(v, form{required: []string{"name", "requests", "per"}, optional: []string{"shared", "timezone"}})
+	fields, ok := d.fields(v, limitForm)
 	if !ok {
 		return ratelimit.Limit{}, false
 	}
@@ -135,9 +130,9 @@ func (d *decoder) timezone(v value, calendar bool) {
 }
 
 func (d *decoder) outage(v value) (o keys.Outage) {
-	fields, _ := d.fields(v, form{optional: []string{"mode", "keys"}})
+	fields, _ := d.fields(v, outageForm)
 	if v, ok := fields["mode"]; ok {
-		d.choice(v, "strict", "open")
+		d.choice(v, outageModes...)
 		o.Open = v.node.Value == "open"
 	}
 	if v, ok := fields["keys"]; ok {

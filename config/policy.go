@@ -105,11 +105,7 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 	if !ok {
 		return nil, d.err()
 	}
-	top, ok := d.fields(root, form{
-		required: []string{"version", "routes"},
-		optional: []string{"upstreams", "permissions", "roles", "plans"},
-		hints:    map[string]string{"version": ": write version: 1"},
-	})
+	top, ok := d.fields(root, policyForm)
 	if !ok {
 		return nil, d.err()
 	}

@@ -18,7 +18,7 @@ import (
 	"keygate/ratelimit"
 )
 
-var update = flag.Bool("update", false, "rewrite the expected errors in testdata/bad and the generated part of docs/configuration.md")
+var update = flag.Bool("update", false, "rewrite the expected errors in testdata/bad, the generated parts of docs/configuration.md and docs/policy.schema.json")
 
 const wantMark = "# want: "
 
@@ -314,7 +314,8 @@ func TestPolicyBounds(t *testing.T) {
 	}
 }
 
-// Whatever is in a policy, an error has a place, and never a panic.
+// Whatever is in a policy, an error has a place, and never a panic; what is good is
+// so for the schema too.
 func FuzzParsePolicy(f *testing.F) {
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
 	for _, file := range append(files, "testdata/policy.example.yaml", "testdata/supported.yaml") {
@@ -324,9 +325,13 @@ func FuzzParsePolicy(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	schema := compiledSchema(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := ParsePolicy("fuzz.yaml", data)
 		if err == nil {
+			if err := judge(schema, data); err != nil {
+				t.Errorf("the schema refuses a good policy: %v", err)
+			}
 			if p.Table == nil || len(p.Rules) == 0 || p.Digest == "" {
 				t.Fatalf("incomplete: %+v", p)
 			}

@@ -8,23 +8,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The part of the page between the marks is generated:
+// The parts of the page between the marks are generated:
 // go test ./config -run TestDocumentation -update
 func TestDocumentation(t *testing.T) {
-	const file, begin, end = "../docs/configuration.md", "<!-- begin generated -->\n", "<!-- end generated -->\n"
+	inStep(t, "", Reference())
+	inStep(t, " policy", PolicyReference())
+}
+
+// inStep compares a generated part of the page with what it should be, or
+// rewrites it.
+func inStep(t *testing.T, part, want string) {
+	t.Helper()
+	const file = "../docs/configuration.md"
+	begin, end := "<!-- begin generated"+part+" -->\n", "<!-- end generated"+part+" -->\n"
 	page := string(readFile(t, file))
 	before, rest, found := strings.Cut(page, begin)
 	generated, after, ended := strings.Cut(rest, end)
 	if !found || !ended {
-		t.Fatal("the marks are missing")
+		t.Fatalf("the marks of %q are missing", part)
 	}
 	if *update {
-		if err := os.WriteFile(file, []byte(before+begin+Reference()+end+after), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if diff := cmp.Diff(generated, Reference()); diff != "" {
+	if diff := cmp.Diff(generated, want); diff != "" {
 		t.Errorf("%s is not in step: run go test ./config -run TestDocumentation -update\n%s", file, diff)
 	}
 }

@@ -69,14 +69,7 @@ func (d *routeDecoder) routes(v value) ([]*route.Rule, *route.Table) {
 
 // route reads one route; ok says that it has a pattern.
 func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
-	fields, ok := d.fields(v, form{
-		required: []string{"match"},
-		optional: []string{"upstream", "permission", "organization", "space", "cost", "public", "timeouts"},
-		later: []string{
-			"forward_key", "allow_paths", "max_body", "rewrite", "request_headers", "response_headers",
-			"retries", "report_only", "cors",
-		},
-	})
+	fields, ok := d.fields(v, routeForm)
 	if !ok {
 		return nil, match, false
 	}
@@ -158,7 +151,7 @@ func isThere(v value, name string) bool {
 func (d *routeDecoder) access(of value, fields map[string]value, rule *route.Rule) {
 	if v, ok := fields["public"]; ok {
 		rule.Public = d.public(v)
-		for _, name := range []string{"permission", "organization", "space"} {
+		for _, name := range forKeys {
 			if v, ok := fields[name]; ok {
 				d.fail(v, "is not allowed on a public route: no key is looked at there")
 			}
@@ -206,7 +199,7 @@ func (d *routeDecoder) access(of value, fields map[string]value, rule *route.Rul
 // public reads the budget of each client address: { per_address: "60/1m" }.
 func (d *routeDecoder) public(v value) *route.Budget {
 	budget := &route.Budget{}
-	fields, _ := d.fields(v, form{required: []string{"per_address"}})
+	fields, _ := d.fields(v, publicForm)
 	v, ok := fields["per_address"]
 	if !ok {
 		return budget
@@ -308,7 +301,7 @@ func (d *routeDecoder) cost(v value) {
 		d.later(before, v)
 		return
 	}
-	fields, _ := d.fields(v, form{required: []string{"header", "reserve", "max"}})
+	fields, _ := d.fields(v, costForm)
 	if v, ok := fields["header"]; ok {
 		if name, ok := d.text(v); ok {
 			if problem := checkHeader(name); problem != "" {

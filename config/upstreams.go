@@ -17,11 +17,7 @@ func (d *decoder) upstreams(v value) map[string]Upstream {
 
 func (d *decoder) upstream(e entry) Upstream {
 	up := Upstream{Name: e.name}
-	fields, ok := d.fields(e.value, form{
-		required: []string{"targets"},
-		optional: []string{"balance", "health", "timeouts"},
-		later:    []string{"tls", "max_concurrent", "breaker", "retry_budget"},
-	})
+	fields, ok := d.fields(e.value, upstreamForm)
 	if !ok {
 		return up
 	}
@@ -81,7 +77,7 @@ func (d *decoder) choice(v value, words ...string) (string, bool) {
 }
 
 func (d *decoder) health(v value) {
-	fields, ok := d.fields(v, form{required: []string{"path"}, optional: []string{"every"}})
+	fields, ok := d.fields(v, healthForm)
 	if !ok {
 		return
 	}
@@ -98,9 +94,8 @@ func (d *decoder) health(v value) {
 // timeouts are the same for an upstream and for a route; 0s is no bound.
 func (d *decoder) timeouts(v value) {
 	before := len(d.problems)
-	names := []string{"connect", "tls", "first_byte", "idle", "total"}
-	fields, _ := d.fields(v, form{optional: names})
-	for _, name := range names {
+	fields, _ := d.fields(v, timeoutsForm)
+	for _, name := range timeoutsForm.names(offered) {
 		if v, ok := fields[name]; ok {
 			d.between(v, 0, 24*time.Hour)
 		}

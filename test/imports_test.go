@@ -59,6 +59,7 @@ var mayName = map[[2]string][]string{
 var testsOnly = []string{
 	"testing", "net/http/httptest", "github.com/alicebob/miniredis/v2", "pgregory.net/rapid",
 	"go.uber.org/goleak", "github.com/google/go-cmp/cmp", "github.com/anishathalye/porcupine",
+	"github.com/santhosh-tekuri/jsonschema/v6",
 }
 
 // use is what one package imports: import path to the names it uses of it. Only

@@ -26,8 +26,15 @@ func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Show the effective configuration, or all that is wrong with it",
 		Long:    "Shows every variable of the server with its effective value; secrets are hidden. The policy is checked too. All problems are reported at once, with exit code 3.",
-		Example: "  keygate config", Args: arguments(),
+		Example: "  keygate config",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
 	}
+	cmd.AddCommand(a.schemaCommand())
 	output := outputFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		c, warnings, err := config.FromEnv(a.env)
@@ -61,6 +68,22 @@ func (a *app) configCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+func (a *app) schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of policy files",
+		Long:    "Prints the JSON Schema (draft 2020-12) of the policy files that this version reads, with which editors help to write one.",
+		Example: "  keygate config schema > policy.schema.json", Args: arguments(),
+		RunE: func(*cobra.Command, []string) error {
+			schema, err := config.Schema()
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(schema)
+			return err
+		},
+	}
 }
 
 // collect adds an error's problems, without those that are there already.

@@ -38,9 +38,10 @@ func TestReferenceIsInStep(t *testing.T) {
 	}
 }
 
-// eachCommand visits what does something itself.
+// eachCommand visits what does something itself. Of the commands that have others
+// only those have an example.
 func eachCommand(c *cobra.Command, visit func(*cobra.Command)) {
-	if c.HasParent() && !c.HasAvailableSubCommands() && c.IsAvailableCommand() && c.Name() != "help" && c.Parent().Name() != "completion" {
+	if c.HasParent() && (!c.HasAvailableSubCommands() || c.Example != "") && c.IsAvailableCommand() && c.Name() != "help" && c.Parent().Name() != "completion" {
 		visit(c)
 	}
 	if c.Name() == "completion" {

@@ -134,6 +134,20 @@ func TestConfigCommand(t *testing.T) {
 	}
 }
 
+func TestConfigSchema(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("..", "..", "docs", "policy.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A schema is wanted where nothing is configured yet, or wrongly.
+	if r := run(t, []string{"PORT=x"}, "config", "schema"); r.code != exitOK || r.stderr != "" || r.stdout != string(want) {
+		t.Errorf("%+v", r)
+	}
+	if r := run(t, nil, "config", "shema"); r.code != exitUsage || !strings.Contains(r.stderr, "did you mean schema?") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestHealthcheck(t *testing.T) {
 	status := http.StatusOK
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

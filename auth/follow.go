@@ -48,6 +48,9 @@ func (a *Authenticator) Follow(ctx context.Context, feed Feed, started chan<- st
 			a.Changed(c)
 		}
 		a.cache.spoke(asked)
+		if a.acted != nil && batch.Next != cursor {
+			a.acted(keys.FeedNumber(batch.Next))
+		}
 		cursor, wait = batch.Next, feedWait
 		if started != nil {
 			close(started)

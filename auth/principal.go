@@ -23,6 +23,9 @@ type Options struct {
 	// LookupTimeout bounds what a request waits for the store;
 	// DefaultLookupTimeout if 0.
 	LookupTimeout time.Duration
+	// Acted, if not nil, is told of the number of the last change of the feed on
+	// which this process has acted; it must not block.
+	Acted func(number int64)
 	Now           func() time.Time
 }
 
@@ -34,6 +37,7 @@ type Authenticator struct {
 	format keys.Format
 	now    func() time.Time
 	cache  *cache
+	acted  func(number int64)
 }
 
 // New returns an Authenticator with an empty cache.
@@ -41,7 +45,7 @@ func New(o Options) *Authenticator {
 	if o.LookupTimeout == 0 {
 		o.LookupTimeout = DefaultLookupTimeout
 	}
-	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o)}
+	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o), acted: o.Acted}
 }
 
 // Stats counts what the key cache did.

@@ -1,19 +1,40 @@
 package auth
 
-import "net/netip"
+import (
+	"net/netip"
 
-// Require decides about a request that no rule covers, such as one to the
-// management API: the client's address, then one permission where no space is
-// bound.
-func (p *Principal) Require(permission string, client netip.Addr) *Refusal {
+	"keygate/internal/keys"
+)
+
+// managing are the permissions with which the management API can be used at all.
+var managing = []string{
+	keys.PermissionOperator, keys.PermissionKeysRead, keys.PermissionKeysWrite,
+	keys.PermissionMembers, keys.PermissionUsage, keys.PermissionAudit,
+}
+
+// Manages decides whether the principal may come near the management API: from
+// this address, and holding something for it anywhere. What it may do there is
+// decided with each request (keys.Authority).
+func (p *Principal) Manages(client netip.Addr) *Refusal {
 	if refusal := p.allowsAddress(client); refusal != nil {
 		return refusal
 	}
-	if p.Can(permission) {
-		return nil
+	for _, name := range managing {
+		i, ok := p.policy.Catalogue.Index(name)
+		if !ok {
+			continue
+		}
+		if p.reach.set.Has(i) {
+			return nil
+		}
+		for _, access := range p.inSpace {
+			if access.set.Has(i) {
+				return nil
+			}
+		}
 	}
 	refusal := refuse(Scope, "")
-	refusal.Required = []string{permission}
+	refusal.Required = managing[1:2]
 	refusal.Granted = p.Granted()
 	return refusal
 }

@@ -159,7 +159,7 @@ func testPermissionAnswers(t *testing.T, g *gateway, api *upstream) {
 		t.Errorf("PUT with both permissions: %d %s", a.status, a.body)
 	}
 	// A key never does more than its owner may.
-	var limited admin.CreatedAccount
+	var limited admin.Account
 	g.must(&limited, "accounts", "create", "--name", "Limited", "--organization", "default", "--role", "reader")
 	if r := g.cli("keys", "create", "--name", "too-much", "--account", limited.ID, "--permissions", "orders:write"); r.code != 4 || !strings.Contains(r.stderr, "--permissions") {
 		t.Errorf("a key beyond its owner: %+v", r)

@@ -40,6 +40,11 @@ type Options struct {
 	Allow func(keyID string) (ok bool, retryAfter time.Duration)
 	// Replicas lists the running ones.
 	Replicas func(ctx context.Context) ([]keys.Replica, error)
+	// Confirmed waits until all replicas have acted on a change of the feed, or
+	// ctx ends, and says which have.
+	Confirmed func(ctx context.Context, seq int64) ([]keys.Confirmation, error)
+	// Explain says what the gate would do with a request.
+	Explain func(ctx context.Context, q auth.Question) auth.Explanation
 	// Version is keygate's, shown in the description of the API.
 	Version string
 	Log     *zap.Logger
@@ -51,9 +56,15 @@ func New(o Options) http.Handler {
 	h := &handler{Options: o, mux: http.NewServeMux()}
 	h.api = h.newAPI()
 	h.registerKeys()
+	h.registerLifecycle()
+	h.registerMigration()
+	h.registerQuestions()
 	h.registerOrganizations()
 	h.registerSpaces()
 	h.registerAccounts()
+	h.registerGrants()
+	h.registerAudit()
+	h.registerPolicy()
 	h.registerReplicas()
 	h.spec = encodeSpec(h.api.OpenAPI())
 	return h
@@ -69,12 +80,20 @@ type handler struct {
 // call is one request's record: it travels in the context and becomes the log
 // line.
 type call struct {
-	id     string
-	route  string
-	client netip.Addr
-	actor  keys.Actor
-	header http.Header // of the answer
-	err    error       // what the operator should know and the client should not
+	id        string
+	route     string
+	client    netip.Addr
+	actor     keys.Actor
+	principal *auth.Principal
+	request   *http.Request
+	body      []byte // of the request, once it was read
+	writer    http.ResponseWriter
+	wait      bool // for the replicas
+	// remembered names the request, if the client gave it a name.
+	remembered *keys.Remembered
+	seq        int64       // of the change that was made, in the feed
+	header     http.Header // of the answer
+	err        error       // what the operator should know and the client should not
 }
 
 type callKey struct{}
@@ -111,9 +130,9 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := h.Now()
-	c := &call{id: requestID(), client: clientAddress(r)}
+	c := &call{id: requestID(), client: clientAddress(r), request: r}
 	a := &answer{ResponseWriter: w}
-	c.header = a.Header()
+	c.header, c.writer = a.Header(), a
 	a.Header().Set("X-Request-Id", c.id)
 	a.Header().Set("Cache-Control", "no-store") // answers hold secrets and the present state
 	a.Header().Set("X-Content-Type-Options", "nosniff")
@@ -187,11 +206,12 @@ func (h *handler) authenticate(r *http.Request, c *call) *auth.Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	c.actor = keys.Actor{Key: principal.Key.ID, Account: principal.Key.Account, RequestID: c.id}
+	c.principal = principal
+	c.actor = keys.Actor{Key: principal.Key.ID, Account: principal.Key.Account, RequestID: c.id, Authority: principal.Authority()}
 	if c.client.IsValid() {
 		c.actor.Address = c.client.String()
 	}
-	return principal.Require(keys.PermissionOperator, c.client)
+	return principal.Manages(c.client)
 }
 
 // allowed lists the methods of a path, or returns "" if there is no such path.

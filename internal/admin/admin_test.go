@@ -32,6 +32,9 @@ type instance struct {
 	key     string // the operator's
 	now     time.Time
 	allow   func(keyID string) (bool, time.Duration)
+	// asked is the last question to the gate, explained what it answers.
+	asked     auth.Question
+	explained auth.Explanation
 }
 
 var testStart = time.Date(2026, time.June, 1, 12, 0, 0, 0, time.UTC)
@@ -77,6 +80,10 @@ func start(t *testing.T) *instance {
 		Replicas: func(context.Context) ([]keys.Replica, error) {
 			return []keys.Replica{{ID: "rep_1", Name: "here", Version: "dev", Rules: 1, StartedAt: testStart, SeenAt: testStart}}, nil
 		},
+		Confirmed: func(context.Context, int64) ([]keys.Confirmation, error) {
+			return []keys.Confirmation{{ID: "rep_1", Name: "here", Confirmed: true}}, nil
+		},
+		Explain: func(_ context.Context, q auth.Question) auth.Explanation { in.asked = q; return in.explained },
 		Version: "dev", Log: zap.New(core), Now: clock,
 	})
 	in.server = httptest.NewServer(in.handler)

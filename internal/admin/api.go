@@ -16,7 +16,8 @@ import (
 
 const description = `Manages the keys of a keygate instance, and the organizations, spaces and accounts that they belong to.
 
-Every request but the one for this description carries ` + "`Authorization: Bearer <key>`" + ` with a key that holds ` + "`keygate:operator`" + `.
+Every request but the one for this description carries ` + "`Authorization: Bearer <key>`" + `. A key that holds ` + "`keygate:operator`" + ` acts in every organization.
+Any other sees its own organization only, for which it needs ` + "`keygate:keys-read`, `keygate:keys-write`, `keygate:members` or `keygate:audit`" + `, and hands on nothing that it lacks; what belongs to others does not exist for it (404).
 Errors are problem details (RFC 9457): ` + "`error`" + ` is a fixed text for each kind, ` + "`detail`" + ` says what to do, ` + "`errors`" + ` lists wrong fields.
 A field that is not set is left out of an answer; lists are always there. Times are RFC 3339 in UTC. Answers may get further fields.`
 
@@ -32,7 +33,7 @@ func (h *handler) newAPI() huma.API {
 			Components: &huma.Components{
 				Schemas: registry,
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					securityScheme: {Type: "http", Scheme: "bearer", Description: "An API key that holds keygate:operator."},
+					securityScheme: {Type: "http", Scheme: "bearer", Description: "An API key that holds keygate:operator or other permissions of the resource keygate."},
 				},
 			},
 			Security: []map[string][]string{{securityScheme: {}}},
@@ -40,7 +41,10 @@ func (h *handler) newAPI() huma.API {
 				{Name: "Keys", Description: "What clients of the API send, and what each may do."},
 				{Name: "Organizations", Description: "Customers of the API. Plan and number of keys belong to an organization."},
 				{Name: "Spaces", Description: "Parts of one organization."},
-				{Name: "Accounts", Description: "People and service users; they own keys."},
+				{Name: "Accounts", Description: "People and service users; they own keys, and hold roles."},
+				{Name: "Questions", Description: "What the gate would do, and why. Nothing is sent and nothing is spent."},
+				{Name: "Audit", Description: "Who did what."},
+				{Name: "Instance", Description: "The instance: its policy and its replicas."},
 			},
 		},
 		// huma looks for what follows the plus of application/problem+json.
@@ -65,6 +69,9 @@ type operation struct {
 	status               int   // of success
 	errors               []int // those that are this operation's own
 	example, bodyExample any
+	optionalBody         bool
+	versioned            bool // the answer has an ETag
+	lines                bool // the answer is JSON lines
 }
 
 // register adds an operation whose errors are the domain's.
@@ -77,31 +84,59 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		MaxBodyBytes: -1, BodyReadTimeout: -1,
 	}
 	success := &huma.Response{Description: http.StatusText(op.status)}
+	if op.versioned {
+		success.Headers = map[string]*huma.Param{"ETag": {Description: "The version, for If-Match.", Schema: &huma.Schema{Type: huma.TypeString}, Example: `"3"`}}
+	}
 	if op.example != nil {
 		success.Content = map[string]*huma.MediaType{"application/json": {Example: op.example}}
 	}
+	if op.lines {
+		success.Content = map[string]*huma.MediaType{"application/jsonl": {Schema: &huma.Schema{Type: huma.TypeString}}}
+	}
 	o.Responses[strconv.Itoa(op.status)] = success
 	if op.bodyExample != nil {
-		o.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Example: op.bodyExample}}}
-		op.errors = append(op.errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+		o.RequestBody = &huma.RequestBody{Required: !op.optionalBody, Content: map[string]*huma.MediaType{"application/json": {Example: op.bodyExample}}}
+		op.errors = append(op.errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	if op.method != http.MethodGet {
+		op.errors = append(op.errors, h.changes(&o)...)
 	}
 	h.describeErrors(&o, op.errors)
 	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
 		by := callOf(ctx)
-		by.actor.Applied = func(a keys.Applied) { by.header.Set(durableHeader, strconv.FormatBool(a.Durable)) }
+		by.actor.Applied = func(a keys.Applied) {
+			by.seq = a.Seq
+			by.header.Set(durableHeader, strconv.FormatBool(a.Durable))
+		}
+		if err := h.prepare(by, &o); err != nil {
+			return nil, by.fail(err)
+		}
+		if done, err := h.replay(ctx, by); err != nil {
+			return nil, by.fail(err)
+		} else if done {
+			return nil, nil
+		}
 		out, err := do(ctx, by, in)
+		if err == nil {
+			err = h.confirm(ctx, by, out)
+		}
 		if err != nil {
 			return nil, by.fail(err)
 		}
 		return out, nil
 	})
+	if op.method == http.MethodDelete { // huma would describe a body of 204
+		ok := o.Responses[strconv.Itoa(http.StatusNoContent)]
+		o.Responses[strconv.Itoa(http.StatusOK)] = &huma.Response{Description: "Deleted; with wait=replicas.", Content: ok.Content, Headers: ok.Headers}
+		ok.Content = nil
+	}
 }
 
 // describeErrors documents an operation's own errors and those of all.
 func (h *handler) describeErrors(op *huma.Operation, own []int) {
 	schema := h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem.Problem](), true, "Problem")
 	always := []int{
-		http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
 		http.StatusTooManyRequests, http.StatusServiceUnavailable,
 	}
 	for _, status := range append(always, own...) {
@@ -113,11 +148,13 @@ func (h *handler) describeErrors(op *huma.Operation, own []int) {
 }
 
 var errorMeaning = map[int]string{
-	http.StatusBadRequest:            "The body is not JSON, or two credentials were sent.",
+	http.StatusBadRequest:            "The body is not JSON, the query cannot be parsed, or two credentials were sent.",
+	http.StatusRequestTimeout:        "The body took longer than 10 s.",
 	http.StatusUnauthorized:          "The API key is missing, invalid, revoked, paused or expired.",
-	http.StatusForbidden:             "The API key lacks keygate:operator, or may not be used from this address.",
+	http.StatusForbidden:             "The API key lacks a permission, would hand on what it lacks, or may not be used from this address.",
 	http.StatusNotFound:              "There is no such thing.",
-	http.StatusConflict:              "The state of things does not allow it: a slug is taken, a plan's keys are used up, a key is revoked.",
+	http.StatusConflict:              "The state of things does not allow it: a slug is taken, a plan's keys are used up, a key is revoked, something is in use.",
+	http.StatusPreconditionFailed:    "If-Match names another version than the present one; ETag has that.",
 	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB.",
 	http.StatusUnsupportedMediaType:  "The body is not application/json.",
 	http.StatusUnprocessableEntity:   "Fields are wrong; errors lists each of them.",

@@ -49,6 +49,12 @@ func readBody(ctx huma.Context, next func(huma.Context)) {
 		c.unreadable(w, err)
 		return
 	}
+	c.body = body
+	if len(bytes.TrimSpace(body)) == 0 && !ctx.Operation().RequestBody.Required {
+		r.Body, r.ContentLength = http.NoBody, 0
+		next(ctx)
+		return
+	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		c.write(w, http.StatusBadRequest, "The request has no body: send a JSON object.")
 		return

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -28,7 +29,8 @@ const (
 type Client struct {
 	// URL of the management API, such as http://127.0.0.1:9090.
 	URL *url.URL
-	// Key holds keygate:operator. No error and no log shows it.
+	// Key holds keygate:operator or other permissions of the resource keygate. No
+	// error and no log shows it.
 	Key string
 	// Insecure lets the key go over plain HTTP to a host that is not loopback,
 	// where the network can read it.
@@ -37,6 +39,8 @@ type Client struct {
 	HTTP *http.Client
 	// UserAgent is optional.
 	UserAgent string
+	// WaitReplicas has every change wait until all replicas have acted on it.
+	WaitReplicas bool
 }
 
 // APIError is a refusal by the management API, or an answer that is none of its.
@@ -83,6 +87,13 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return &InsecureError{c.URL.Host}
 	}
 	target := c.URL.JoinPath(path)
+	if c.WaitReplicas && method != http.MethodGet {
+		query = maps.Clone(query)
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("wait", "replicas")
+	}
 	target.RawQuery = query.Encode()
 	var body []byte
 	if in != nil {
@@ -157,12 +168,13 @@ func decode(status int, header http.Header, answer []byte, out any) error {
 		return nil
 	}
 	// Another API may well answer JSON with success: every answer of ours is a
-	// record with its id, or a page.
+	// record with its id, a page, or an explanation.
 	var ours struct {
-		ID    string          `json:"id"`
-		Items json.RawMessage `json:"items"`
+		ID     string          `json:"id"`
+		Items  json.RawMessage `json:"items"`
+		Checks json.RawMessage `json:"checks"`
 	}
-	if media != "application/json" || json.Unmarshal(answer, &ours) != nil || ours.ID == "" && ours.Items == nil || json.Unmarshal(answer, out) != nil {
+	if media != "application/json" || json.Unmarshal(answer, &ours) != nil || ours.ID == "" && ours.Items == nil && ours.Checks == nil || json.Unmarshal(answer, out) != nil {
 		return &APIError{Status: status, Problem: problem.Problem{Detail: notOurs(status)}}
 	}
 	return nil

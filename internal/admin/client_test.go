@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,7 +31,7 @@ func TestClientDoesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := c.GetOrganization(ctx, "acme"); err != nil || got != org {
+	if got, err := c.GetOrganization(ctx, "acme"); err != nil || !reflect.DeepEqual(got, org) {
 		t.Errorf("%+v %v", got, err)
 	}
 	if _, err := c.CreateSpace(ctx, NewSpace{Organization: "acme", Slug: "research"}); err != nil {

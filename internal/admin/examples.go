@@ -1,6 +1,9 @@
 package admin
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // The examples of the API's description. A test holds their ids and times to
 // the forms that real ones have.
@@ -41,8 +44,54 @@ var (
 	exampleSpace    = Space{ID: exampleSpaceID, Organization: exampleOrgID, Slug: "research", Name: "Research", CreatedAt: exampleTime, UpdatedAt: exampleTime}
 
 	exampleNewAccount = NewAccount{Name: "Ada Lovelace", Email: "ada@example.com", Organization: "acme", Role: "owner"}
-	exampleAccount    = Account{ID: "acc_01980c5e75c27e19a1f36b0d84e9c27a", Organization: exampleOrgID, Name: "Ada Lovelace", Email: "ada@example.com", CreatedAt: exampleTime, UpdatedAt: exampleTime}
+	exampleAccount    = Account{
+		ID: "acc_01980c5e75c27e19a1f36b0d84e9c27a", Organization: exampleOrgID, Name: "Ada Lovelace", Email: "ada@example.com",
+		Grants: []Grant{exampleGrant}, CreatedAt: exampleTime, UpdatedAt: exampleTime,
+	}
+	exampleGrant            = Grant{ID: "grt_01980c5e75c37a52b8d41f7e06a39c51", Organization: exampleOrgID, Role: "owner", CreatedAt: exampleTime}
+	exampleNewGrant         = NewGrant{Role: "owner"}
+	exampleAccountEdit      = AccountEdit{Email: text("ada@example.org")}
+	exampleSpaceEdit        = SpaceEdit{Name: text("Research and development")}
+	exampleOrganizationEdit = OrganizationEdit{
+		Plan: text("pro"), Overrides: &Overrides{Limits: []OverrideLimit{{Name: "minute", Requests: 5000, Per: "1m"}}},
+	}
+	exampleKeyEdit    = KeyEdit{Name: text("billing service"), Expires: text("90d")}
+	exampleRotation   = Rotation{Overlap: "24h"}
+	exampleRotatedKey = func() CreatedKey {
+		k := exampleCreatedKey
+		k.RotatedAt, k.UpdatedAt = exampleLater, exampleLater
+		k.Former = &FormerSecret{Prefix: "kg_live", LastFour: "q7Zk", CreatedAt: exampleTime, EndsAt: exampleLater.Add(24 * time.Hour)}
+		return k
+	}()
+	exampleImportedKey = ImportedKey{
+		NewKey: NewKey{Name: "legacy client", Organization: "acme", Permissions: []string{"read:all"}},
+		Hash:   "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", Prefix: "sk_live_", LastFour: "9aF2",
+	}
+	exampleImport       = Import{Form: &Form{Prefix: "sk_live_", Min: 40, Max: 40}, Keys: []ImportedKey{exampleImportedKey}}
+	exampleImportReport = ImportReport{Imported: 1, Items: []ImportItem{{ID: exampleKey.ID}}}
+	exampleQuestion     = ExplainQuestion{Question: Question{Method: "POST", Path: "/v1/query"}, KeyID: exampleKey.ID}
+	exampleExplanation  = Explanation{
+		Status: 403, Error: "Insufficient permissions", Detail: "Insufficient permissions for operation POST /v1/query: the API key lacks query:execute.",
+		Key: exampleKey.ID, Rule: &ExplainedRule{Match: "POST /v1/query", Upstream: "vault", Permissions: []string{"query:execute"}},
+		Checks:   []Check{{Name: "route", Result: "pass"}, {Name: "key", Result: "pass"}, {Name: "scope", Result: "fail", Detail: "The route needs query:execute."}},
+		Required: []string{"query:execute"}, Granted: []string{"database:read"}, Missing: []string{"query:execute"}, Plan: "pro",
+		Limits: []ExplainedLimit{{Name: "minute", Requests: 2000, Per: "1m", Remaining: 1999, Reset: 31}},
+	}
+	exampleTest    = TestQuestion{Permission: "database:read"}
+	exampleKeyTest = KeyTest{
+		ID: exampleKey.ID, Name: exampleKey.Name, Status: "active", Works: true, Scopes: []string{"database:read"},
+		Permission: &Held{Name: "database:read", Held: true},
+	}
+	exampleAuditEntry = AuditEntry{
+		ID: "aud_01980c5e75c47c61b2e89a3f54d07e16", At: exampleLater, Action: "key.pause", Actor: "key_01980c5e6f2a7d10a4c58e2b97f3061d",
+		ActorAccount: "acc_01980c5e6f2b7e21b5d69f3ca8041f72", Address: "192.0.2.17", RequestID: "01980c5e-75c4-7c61-b2e8-9a3f54d07e17",
+		Kind: "key", Target: exampleKey.ID, Organization: exampleOrgID, After: json.RawMessage(`{"id":"` + exampleKey.ID + `"}`),
+	}
+	exampleCaller     = Caller{ID: exampleKey.ID, Name: exampleKey.Name, Account: exampleKey.Account, Organization: exampleOrgID, Permissions: []string{"keygate:keys-read"}}
+	examplePermission = Permission{Name: "database:read", Group: "Read", Title: "Read databases", Description: "Read data from databases"}
+	exampleRole       = Role{Name: "viewer", Permissions: []string{"read:all"}, Expanded: []string{"database:read", "read:all"}}
+	examplePlan       = Plan{Name: "free", Default: true, Limits: []OverrideLimit{{Name: "minute", Requests: 100, Per: "1m"}}}
 	exampleReplica    = Replica{ID: "rep_01980c5e75c87d33b0a7c9e45f126d80", Name: "gateway-7d9f", Version: "0.1.0", Rules: 3, StartedAt: exampleTime, SeenAt: exampleLater}
-
-	exampleCreatedAccount = CreatedAccount{Account: exampleAccount, Grants: []Grant{{ID: "grt_01980c5e75c37a52b8d41f7e06a39c51", Organization: exampleOrgID, Role: "owner"}}}
 )
+
+func text(s string) *string { return &s }

@@ -21,6 +21,8 @@ type PageQuery struct {
 	Cursor string `query:"cursor" doc:"Where to go on: next of the page before."`
 }
 
+const badCursor = "is not a cursor of this list: take next of the page before, or leave it out"
+
 // cursorMark starts a cursor. A cursor is opaque so that what it holds may
 // change; the mark tells one of ours from a guess.
 const cursorMark = "1:"
@@ -38,7 +40,36 @@ func decodeCursor(cursor string) (after string, ok bool) {
 		return "", false
 	}
 	after, ok = strings.CutPrefix(string(b), cursorMark)
-	return after, ok && after != "" && len(after) <= 100
+	return after, ok && after != "" && len(after) <= 1000
+}
+
+// fillTries bounds how often a list goes on looking where the store found
+// little: it looks at a bounded number of records at a time.
+const fillTries = 20
+
+// fill answers one page of a list whose cursor is the store's.
+func fill[R, T any](q PageQuery, read func(keys.Page) (records []R, next string, err error), show func(*R) T) (*body[Page[T]], error) {
+	after, ok := decodeCursor(q.Cursor)
+	if !ok {
+		return nil, &parameterError{"cursor", badCursor}
+	}
+	page := Page[T]{Items: []T{}}
+	for try := 0; try < fillTries && len(page.Items) < q.Limit; try++ {
+		records, next, err := read(keys.Page{After: after, Limit: q.Limit - len(page.Items)})
+		if err != nil {
+			return nil, err
+		}
+		for i := range records {
+			page.Items = append(page.Items, show(&records[i]))
+		}
+		if after = next; next == "" {
+			break
+		}
+	}
+	if after != "" {
+		page.Next = encodeCursor(after)
+	}
+	return &body[Page[T]]{page}, nil
 }
 
 // list answers one page. It reads one record more than it shows, to know
@@ -46,7 +77,7 @@ func decodeCursor(cursor string) (after string, ok bool) {
 func list[R, T any](q PageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
 	after, ok := decodeCursor(q.Cursor)
 	if !ok {
-		return nil, &parameterError{"cursor", "is not a cursor of this API: take next of the page before, or leave it out"}
+		return nil, &parameterError{"cursor", badCursor}
 	}
 	records, err := read(keys.Page{After: after, Limit: q.Limit + 1})
 	if err != nil {

@@ -23,6 +23,7 @@ var errorText = map[int]string{
 	http.StatusMethodNotAllowed:      "Method not allowed",
 	http.StatusRequestTimeout:        "Request timeout",
 	http.StatusConflict:              "Conflict",
+	http.StatusPreconditionFailed:    "Changed meanwhile",
 	http.StatusRequestEntityTooLarge: "Request body too large",
 	http.StatusUnsupportedMediaType:  "Unsupported media type",
 	http.StatusUnprocessableEntity:   "Invalid input",
@@ -109,8 +110,19 @@ func (c *call) fail(err error) failure {
 		state   *keys.StateError
 		tooMany *keys.TooManyKeysError
 		query   *parameterError
+		version *keys.VersionError
+		inUse   *keys.InUseError
+		other   *keys.ConflictError
 	)
+	if forbidden, ok := errors.AsType[*keys.ForbiddenError](err); ok {
+		return c.forbidden(forbidden)
+	}
 	switch {
+	case errors.As(err, &version):
+		c.header.Set("ETag", etag(version.Version))
+		return failure{c.problem(http.StatusPreconditionFailed, "Somebody changed the "+version.Kind+" since it was read: its version is "+etag(version.Version)+" by now. Look at it again and decide anew.")}
+	case errors.Is(err, keys.ErrCursor):
+		return failure{c.invalid([]problem.FieldError{{Field: "cursor", Detail: badCursor}})}
 	case errors.As(err, &invalid):
 		return failure{c.invalid(fieldErrors(invalid))}
 	case errors.As(err, &query):
@@ -121,7 +133,9 @@ func (c *call) fail(err error) failure {
 		return failure{c.problem(http.StatusNotFound, "Something that the request refers to does not exist any more.")}
 	case errors.Is(err, keys.ErrConflict):
 		return failure{c.problem(http.StatusConflict, "Somebody else changed the same thing at the same time. Look at it again and retry.")}
-	case errors.As(err, &exists), errors.As(err, &state), errors.As(err, &tooMany):
+	case errors.As(err, &exists) && exists.Kind == "request":
+		return failure{c.problem(http.StatusConflict, "A request with this Idempotency-Key was answered at this very moment. Send it again to get that answer.")}
+	case errors.As(err, &exists), errors.As(err, &state), errors.As(err, &tooMany), errors.As(err, &inUse), errors.As(err, &other):
 		return failure{c.problem(http.StatusConflict, sentence(err.Error()))}
 	}
 	c.err = err
@@ -146,6 +160,17 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 	p := c.problem(http.StatusUnprocessableEntity, detail+".")
 	p.Errors = fields
 	return p
+}
+
+// forbidden says what the actor lacks.
+func (c *call) forbidden(err *keys.ForbiddenError) failure {
+	p := c.problem(http.StatusForbidden, "Insufficient permissions for operation "+c.route+": "+strings.TrimSuffix(err.Detail, ".")+".")
+	p.Error = "Insufficient permissions"
+	p.Required, p.Granted = err.Required, err.Granted
+	if len(err.Fields) > 0 {
+		p.Errors = fieldErrors(&keys.InvalidError{Fields: err.Fields})
+	}
+	return failure{p}
 }
 
 func fieldErrors(err *keys.InvalidError) []problem.FieldError {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,12 +20,12 @@ func TestOrganizationsSpacesAccounts(t *testing.T) {
 		t.Errorf("%+v", acme)
 	}
 	for _, ref := range []string{acme.ID, "acme"} {
-		if got := into[Organization](t, in.must(http.StatusOK, "GET", "/v1/organizations/"+ref, nil)); got != acme {
+		if got := into[Organization](t, in.must(http.StatusOK, "GET", "/v1/organizations/"+ref, nil)); !reflect.DeepEqual(got, acme) {
 			t.Errorf("by %s: %+v", ref, got)
 		}
 	}
 	list := into[Page[Organization]](t, in.must(http.StatusOK, "GET", "/v1/organizations", nil))
-	if len(list.Items) != 2 || list.Items[0] != acme || list.Next != "" {
+	if len(list.Items) != 2 || !reflect.DeepEqual(list.Items[0], acme) || list.Next != "" {
 		t.Errorf("%+v", list)
 	}
 
@@ -33,18 +34,18 @@ func TestOrganizationsSpacesAccounts(t *testing.T) {
 		t.Errorf("%+v", research)
 	}
 	spaces := into[Page[Space]](t, in.must(http.StatusOK, "GET", "/v1/spaces?organization=acme", nil))
-	if !slices.Equal(spaces.Items, []Space{research}) {
+	if !reflect.DeepEqual(spaces.Items, []Space{research}) {
 		t.Errorf("%+v", spaces)
 	}
 
-	ada := into[CreatedAccount](t, in.must(http.StatusCreated, "POST", "/v1/accounts", NewAccount{
+	ada := into[Account](t, in.must(http.StatusCreated, "POST", "/v1/accounts", NewAccount{
 		Name: "Ada", Email: "ada@example.com", Organization: acme.ID, Space: "research", Role: "viewer",
 	}))
 	if ada.Organization != acme.ID || ada.Email != "ada@example.com" || len(ada.Grants) != 1 || ada.Grants[0].Role != "viewer" || ada.Grants[0].Space != research.ID {
 		t.Errorf("%+v", ada)
 	}
 	accounts := into[Page[Account]](t, in.must(http.StatusOK, "GET", "/v1/accounts?organization=acme", nil))
-	if len(accounts.Items) != 2 || !slices.Contains(accounts.Items, ada.Account) {
+	if len(accounts.Items) != 2 || !reflect.DeepEqual(accounts.Items[0], ada) {
 		t.Errorf("%+v", accounts)
 	}
 

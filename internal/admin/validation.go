@@ -84,6 +84,14 @@ func (c *call) checkQuery(r *http.Request) *problem.Problem {
 			fields = append(fields, problem.FieldError{Field: name, Detail: "stands in the query more than once"})
 		}
 	}
+	if changing := r.Method != http.MethodGet && r.Method != http.MethodHead; changing && query.Has("wait") {
+		if query.Get("wait") != "replicas" {
+			fields = append(fields, problem.FieldError{Field: "wait", Detail: "must be replicas"})
+		}
+		c.wait = true
+		query.Del("wait") // huma does not know it
+		r.URL.RawQuery = query.Encode()
+	}
 	if fields == nil {
 		return nil
 	}

@@ -100,19 +100,11 @@ func (a *app) accountsCommand() *cobra.Command {
 	create.Flags().StringVar(&in.Role, "role", "", "a role of the policy (required)")
 	create.Flags().StringVar(&in.Space, "space", "", "space by id or slug: the role holds there only")
 	output := outputFlag(create)
-	var columns []column[admin.CreatedAccount]
-	for _, col := range accountColumns {
-		columns = append(columns, column[admin.CreatedAccount]{col.title, func(c admin.CreatedAccount) string { return col.value(c.Account) }})
-	}
-	columns = append(columns,
-		column[admin.CreatedAccount]{"Role", func(c admin.CreatedAccount) string { return c.Grants[0].Role }},
-		column[admin.CreatedAccount]{"Space", func(c admin.CreatedAccount) string { return c.Grants[0].Space }},
-	)
 	create.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, "name", "organization", "role"); err != nil {
 			return err
 		}
-		return createWith(a, cmd, *output, in, (*admin.Client).CreateAccount, columns)
+		return createWith(a, cmd, *output, in, (*admin.Client).CreateAccount, accountColumns)
 	}
 	list := listOfOrganization(a, "keygate accounts list --organization acme", "List the accounts of an organization", (*admin.Client).ListAccounts, accountColumns)
 	return group("accounts", "Accounts: people and service users that own keys", create, list)

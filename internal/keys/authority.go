@@ -54,7 +54,7 @@ func (a *Authority) Holds(permission, space string) bool {
 // require wants one of the permissions for what belongs to an organization and
 // perhaps to a space of it. What the actor cannot see does not exist.
 func (a *Authority) require(organization, space string, anyOf ...string) error {
-	if !a.Sees(organization) {
+	if !a.Sees(organization) && (organization != "" || a.Organization != "") {
 		return ErrNotFound
 	}
 	for _, permission := range anyOf {
@@ -111,4 +111,22 @@ func (a *Authority) covers(permissions []string, space string) (beyond []string)
 func beyondError(field, what string, beyond []string) error {
 	detail := fmt.Sprintf("%s goes beyond what the API key itself may do: it lacks %s", what, shorten(beyond, 5))
 	return &ForbiddenError{Required: beyond, Detail: detail, Fields: []FieldError{{Field: field, Problem: detail}}}
+}
+
+// Names lists what the actor holds at its organization or at a space, sorted.
+func (a *Authority) Names(space string) []string {
+	if a.Held == nil || a.Policy == nil {
+		return nil
+	}
+	return a.Policy.Catalogue.Names(a.Held(space))
+}
+
+// HasScope reports whether the actor itself holds a permission at a place, as a
+// request through the gate would need it; being an operator adds nothing.
+func (a *Authority) HasScope(permission, space string) bool {
+	if a.Held == nil || a.Policy == nil {
+		return false
+	}
+	i, ok := a.Policy.Catalogue.Index(permission)
+	return ok && a.Held(space).Has(i)
 }

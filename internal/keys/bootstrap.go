@@ -118,7 +118,7 @@ func (s *Service) firstStart(ctx context.Context, o BootstrapOptions) (Bootstrap
 			return Bootstrapped{}, err
 		}
 	}
-	if err := s.apply(ctx, System, m); err != nil {
+	if err := s.apply(ctx, System, m, nil); err != nil {
 		return Bootstrapped{}, err
 	}
 	return out, nil
@@ -190,7 +190,7 @@ func (s *Service) replaceAdmin(ctx context.Context, secret string, setting Setti
 		m.Audit = []AuditEntry{s.audit(System, now, "key.create", KindKey, k.ID, "", nil, keyView(k))}
 	}
 	m.Settings = []Setting{bootstrapRecord(setting, m.Keys[0].ID, secret)}
-	return s.apply(ctx, System, m)
+	return s.apply(ctx, System, m, nil)
 }
 
 // withPresent puts a secret first and ends the others at now. A secret that the

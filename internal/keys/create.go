@@ -7,64 +7,137 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // NewKey is what a key is made from.
 type NewKey struct {
 	Name, Description string
-	// Organization is an id or slug; empty: the account's, or "default".
+	// Organization is an id or slug; empty: the account's or the actor's own, and
+	// for operators "default".
 	Organization string
 	// Space is an id or slug; empty: not restricted.
 	Space string
-	// Account is an id; empty: the organization's account "default".
+	// Account is an id; empty: the actor's own, and for operators the
+	// organization's account "default".
 	Account      string
 	Permissions  []string
 	AllowedCIDRs []string
 	Plan         string
+	Overrides    Overrides
 	// Expires is in the form of ParseExpiry.
 	Expires string
 }
 
 // CreateKey makes a key and returns its secret, which cannot be read again.
 func (s *Service) CreateKey(ctx context.Context, by Actor, in NewKey) (Key, string, error) {
-	now, policy := s.instant(), s.policy()
+	now := s.instant()
 	var c check
-	owner, err := s.owner(ctx, &c, in)
+	k, owner, err := s.draft(ctx, by, &c, in, now)
 	if err != nil {
 		return Key{}, "", err
 	}
-	secret := s.format.Generate()
-	k := Key{
-		ID: newID(keyPrefix), Name: in.Name, Description: in.Description,
-		Organization: owner.organization.ID, Account: owner.account.ID, Space: owner.space.ID,
-		Permissions: slices.Clone(in.Permissions), Plan: in.Plan,
-		Secrets:   []Secret{NewSecret(s.format, secret, now)},
-		CreatedAt: now, UpdatedAt: now,
-	}
-	k.AllowedCIDRs = c.cidrs("allowed_cidrs", in.AllowedCIDRs)
 	if k.ExpiresAt, err = ParseExpiry(in.Expires, now); err != nil {
 		c.add("expires", in.Expires, "%s", err)
 	}
-	if in.Plan != "" {
-		c.plan("plan", in.Plan, policy)
-	}
-	if in.Plan != "" && k.Organization == "" {
-		c.add("plan", in.Plan, "a key of the instance's operators belongs to no organization and has no plan")
-	}
-	c.merge(k.Validate())
-	if owner.known {
-		c.permissions("permissions", k, owner.grants, policy)
-	}
+	k.Lifetime = lifetime(k.ExpiresAt, now)
 	if err := c.err(); err != nil {
 		return Key{}, "", err
 	}
+	secret := s.format.Generate()
+	k.Secrets = []Secret{NewSecret(s.format, secret, now)}
 	m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, "key.create", KindKey, k.ID, k.Organization, nil, keyView(k))}}
-	m.MaxKeys = maxKeys(policy, owner.organization)
-	if err := s.apply(ctx, by, m); err != nil {
+	if m.MaxKeys, err = maxKeys(s.policyOf(by), owner.organization); err != nil {
 		return Key{}, "", err
 	}
 	k.Version++
+	if err := s.apply(ctx, by, m, k); err != nil {
+		return Key{}, "", err
+	}
 	return k, secret, nil
+}
+
+// draft is a key as the input describes it, but for its secret and its expiry.
+// Wrong fields go into c; an error is another failure, or a refusal.
+func (s *Service) draft(ctx context.Context, by Actor, c *check, in NewKey, now time.Time) (Key, owner, error) {
+	policy := s.policyOf(by)
+	owner, err := s.owner(ctx, by, c, in)
+	if err != nil {
+		return Key{}, owner, err
+	}
+	k := Key{
+		ID: newID(keyPrefix), Name: in.Name, Description: in.Description,
+		Organization: owner.organization.ID, Account: owner.account.ID, Space: owner.space.ID,
+		Permissions: slices.Clone(in.Permissions), Plan: in.Plan, Overrides: in.Overrides.Encode(),
+		CreatedAt: now, UpdatedAt: now,
+	}
+	k.AllowedCIDRs = c.cidrs("allowed_cidrs", in.AllowedCIDRs)
+	c.merge(k.Validate())
+	if !owner.known {
+		return k, owner, nil
+	}
+	if err := by.require(k.Organization, k.Space, PermissionKeysWrite); err != nil {
+		return k, owner, err
+	}
+	if err := s.terms(by, c, &k, owner.organization, in.Plan != "", !in.Overrides.IsZero()); err != nil {
+		return k, owner, err
+	}
+	c.permissions("permissions", k, owner.grants, policy)
+	if len(c.fields) > 0 {
+		return k, owner, nil
+	}
+	return k, owner, within(by, k, k.Permissions)
+}
+
+// terms checks what operators alone set: a key's own plan and overrides.
+func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan, overrides bool) error {
+	if !plan && !overrides {
+		return nil
+	}
+	if err := by.operator("set a key's plan and overrides"); err != nil {
+		return err
+	}
+	policy := s.policyOf(by)
+	if plan && k.Plan != "" {
+		c.plan("plan", k.Plan, policy)
+	}
+	if k.Organization == "" && (k.Plan != "" || len(k.Overrides) > 0) {
+		c.add("plan", k.Plan, "a key of the instance's operators belongs to no organization and has no plan")
+		return nil
+	}
+	if overrides {
+		own, err := ParseOverrides(k.Overrides)
+		if err != nil {
+			c.add("overrides", "", "%s", err)
+			return nil
+		}
+		if own.MaxKeys != nil {
+			c.add("overrides.max_keys", "", "belongs to organizations; a key has none")
+		}
+		if _, _, err := policy.Terms(o, *k); err != nil {
+			c.add("overrides", "", "%s", err)
+		}
+	}
+	return nil
+}
+
+// within refuses permissions that the actor itself does not hold where the key
+// will: nobody hands on what they lack.
+func within(by Actor, k Key, permissions []string) error {
+	for i, name := range permissions {
+		if beyond := by.covers([]string{name}, k.Space); len(beyond) > 0 {
+			return beyondError(fmt.Sprintf("permissions[%d]", i), fmt.Sprintf("%q", name), beyond)
+		}
+	}
+	return nil
+}
+
+// lifetime is how long an expiry was set for; 0 for none.
+func lifetime(expires, now time.Time) time.Duration {
+	if expires.IsZero() {
+		return 0
+	}
+	return expires.Sub(now)
 }
 
 // owner is who a new key belongs to; known unless the input names someone
@@ -77,11 +150,14 @@ type owner struct {
 	known        bool
 }
 
-func (s *Service) owner(ctx context.Context, c *check, in NewKey) (owner, error) {
+func (s *Service) owner(ctx context.Context, by Actor, c *check, in NewKey) (owner, error) {
 	var o owner
 	var err error
+	if in.Account == "" && !by.Operator && (in.Organization == "" || s.isOwn(ctx, by, in.Organization)) {
+		in.Account = by.Account
+	}
 	if in.Account != "" {
-		o.account, err = s.store.Account(ctx, in.Account)
+		o.account, o.grants, err = s.ownerAccount(ctx, by, in.Account)
 		if errors.Is(err, ErrNotFound) {
 			c.add("account", in.Account, "no account has this id")
 			return o, nil
@@ -91,13 +167,16 @@ func (s *Service) owner(ctx context.Context, c *check, in NewKey) (owner, error)
 		}
 	}
 	ref := in.Organization
-	if ref == "" && in.Account != "" {
-		ref = o.account.Organization
-	} else if ref == "" {
+	switch {
+	case ref == "" && in.Account != "":
+		ref = by.ownUnless(o.account.Organization)
+	case ref == "" && by.Operator:
 		ref = DefaultOrganization
+	case ref == "":
+		ref = by.Authority.Organization
 	}
 	if ref != "" { // empty: an operator's account
-		if o.organization, err = s.organization(ctx, "organization", ref); err != nil {
+		if o.organization, err = s.organization(ctx, by, "organization", ref); err != nil {
 			var invalid *InvalidError
 			if errors.As(err, &invalid) {
 				c.merge(err)
@@ -108,19 +187,15 @@ func (s *Service) owner(ctx context.Context, c *check, in NewKey) (owner, error)
 	}
 	if in.Account == "" {
 		o.account.ID = DefaultAccount(o.organization.ID)
-	}
-	if in.Space != "" {
-		o.space, err = s.store.Space(ctx, o.organization.ID, in.Space)
-		if errors.Is(err, ErrNotFound) {
-			c.add("space", in.Space, "the organization has no space with this id or slug")
-			return o, nil
-		}
-		if err != nil {
+		if o.grants, err = s.store.Grants(ctx, o.account.ID); err != nil {
 			return o, err
 		}
 	}
-	o.grants, err = s.store.Grants(ctx, o.account.ID)
-	if err != nil {
+	wrong := len(c.fields)
+	if in.Space == "" {
+		in.Space = by.Authority.Space // all that there is for it
+	}
+	if o.space, err = s.space(ctx, by, c, "space", o.organization.ID, in.Space); err != nil || len(c.fields) > wrong {
 		return o, err
 	}
 	o.known = true
@@ -130,16 +205,38 @@ func (s *Service) owner(ctx context.Context, c *check, in NewKey) (owner, error)
 	return o, nil
 }
 
-// maxKeys is the bound that an organization's plan sets, nil for none.
-func maxKeys(p *Policy, o Organization) *MaxKeys {
+// ownerAccount reads the account that is to own a key, if the actor sees it.
+func (s *Service) ownerAccount(ctx context.Context, by Actor, id string) (Account, []Grant, error) {
+	a, err := s.store.Account(ctx, id)
+	if err != nil {
+		return a, nil, err
+	}
+	grants, err := s.store.Grants(ctx, id)
+	if err != nil {
+		return a, nil, err
+	}
+	if !by.Sees(a.Organization) && !slices.ContainsFunc(grants, func(g Grant) bool { return by.Sees(g.Organization) }) {
+		return a, nil, ErrNotFound
+	}
+	return a, grants, nil
+}
+
+// isOwn reports whether a reference means the actor's own organization.
+func (s *Service) isOwn(ctx context.Context, by Actor, ref string) bool {
+	o, err := s.Organization(ctx, by, ref)
+	return err == nil && o.ID == by.Authority.Organization
+}
+
+// maxKeys is the bound that an organization's plan and overrides set, nil for none.
+func maxKeys(p *Policy, o Organization) (*MaxKeys, error) {
 	if o.ID == "" {
-		return nil
+		return nil, nil
 	}
-	plan, _ := p.PlanOf(o.Plan, "")
-	if plan.MaxKeys == Unlimited {
-		return nil
+	plan, _, err := p.Terms(o, Key{})
+	if err != nil || plan.MaxKeys == Unlimited {
+		return nil, err
 	}
-	return &MaxKeys{Organization: o.ID, Max: plan.MaxKeys}
+	return &MaxKeys{Organization: o.ID, Max: plan.MaxKeys}, nil
 }
 
 // permissions wants each permission of a key to exist and to lie within what

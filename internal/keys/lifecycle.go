@@ -2,7 +2,6 @@ package keys
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -52,35 +51,36 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, id string) (Key, erro
 // changeKey applies an intention to the record as it stands, again if someone
 // else changed it in between.
 func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, change func(k *Key, now time.Time) (bool, error)) (Key, error) {
-	for try := 1; ; try++ {
-		k, err := s.store.Key(ctx, id)
-		if err != nil {
-			return Key{}, err
-		}
-		now, before := s.instant(), keyView(k)
-		if changed, err := change(&k, now); err != nil || !changed {
-			return k, err
+	return revise(by, string(KindKey), s.readKey(ctx, by, id), func(k Key) (Key, error) {
+		now, before := s.instant(), k
+		changed, err := change(&k, now)
+		if err != nil || !changed {
+			return before, err
 		}
 		k.UpdatedAt = now
-		m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, action, KindKey, k.ID, k.Organization, before, keyView(k))}}
-		if action == "key.resume" {
-			if m.MaxKeys, err = s.maxKeysOf(ctx, k); err != nil {
-				return Key{}, err
+		m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, action, KindKey, k.ID, k.Organization, keyView(before), keyView(k))}}
+		if before.Status(now) != Active && k.Status(now) == Active {
+			if m.MaxKeys, err = s.maxKeysOf(ctx, by, k); err != nil {
+				return before, err
 			}
 		}
-		err = s.apply(ctx, by, m)
-		if errors.Is(err, ErrConflict) && try < maxTries {
-			continue
-		}
-		if err != nil {
-			return Key{}, err
-		}
 		k.Version++
-		return k, nil
+		return k, s.apply(ctx, by, m, k)
+	})
+}
+
+// readKey reads a key that the actor may change.
+func (s *Service) readKey(ctx context.Context, by Actor, id string) func() (Key, string, int64, error) {
+	return func() (Key, string, int64, error) {
+		k, err := s.store.Key(ctx, id)
+		if err == nil {
+			err = by.require(k.Organization, k.Space, PermissionKeysWrite)
+		}
+		return k, id, k.Version, err
 	}
 }
 
-func (s *Service) maxKeysOf(ctx context.Context, k Key) (*MaxKeys, error) {
+func (s *Service) maxKeysOf(ctx context.Context, by Actor, k Key) (*MaxKeys, error) {
 	if k.Organization == "" {
 		return nil, nil
 	}
@@ -88,24 +88,17 @@ func (s *Service) maxKeysOf(ctx context.Context, k Key) (*MaxKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	return maxKeys(s.policy(), o), nil
+	return maxKeys(s.policyOf(by), o)
 }
 
 // DeleteKey removes a key for good: its secret is unknown from then on.
 func (s *Service) DeleteKey(ctx context.Context, by Actor, id string) error {
-	for try := 1; ; try++ {
-		k, err := s.store.Key(ctx, id)
-		if err != nil {
-			return err
-		}
+	_, err := revise(by, string(KindKey), s.readKey(ctx, by, id), func(k Key) (Key, error) {
 		now := s.instant()
-		err = s.apply(ctx, by, Mutation{
+		return k, s.apply(ctx, by, Mutation{
 			At: now, DeleteKeys: []Key{k},
 			Audit: []AuditEntry{s.audit(by, now, "key.delete", KindKey, k.ID, k.Organization, keyView(k), nil)},
-		})
-		if errors.Is(err, ErrConflict) && try < maxTries {
-			continue
-		}
-		return err
-	}
+		}, nil)
+	})
+	return err
 }

@@ -33,6 +33,11 @@ type limitRecord struct {
 // IsZero reports whether nothing is overridden.
 func (o Overrides) IsZero() bool { return len(o.Limits) == 0 && o.MaxKeys == nil }
 
+// Add adds a limit of so many requests in any stretch of time as long as per.
+func (o *Overrides) Add(name string, requests int64, per time.Duration) {
+	o.Limits = append(o.Limits, ratelimit.Limit{Name: name, Quota: requests, Per: per})
+}
+
 // Encode returns the stored form; nil for nothing.
 func (o Overrides) Encode() json.RawMessage {
 	if o.IsZero() {

@@ -31,3 +31,9 @@ type ReplicaRegistry interface {
 	// Replicas lists those alive in the order of their ids.
 	Replicas(ctx context.Context) ([]Replica, error)
 }
+
+// Confirmation says whether a replica has acted on a change.
+type Confirmation struct {
+	ID, Name  string
+	Confirmed bool
+}

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -64,15 +64,28 @@ const DefaultOrganization = "default"
 // else keeps changing.
 const maxTries = 8
 
-// Read gives access to the records.
-func (s *Service) Read() Reader { return s.store }
+// policyOf is the policy that an actor's authority was computed under, so that
+// both are judged by one catalogue.
+func (s *Service) policyOf(by Actor) *Policy {
+	if by.Policy != nil {
+		return by.Policy
+	}
+	return s.policy()
+}
 
 // instant is now as the store keeps it.
 func (s *Service) instant() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
-// apply makes the change and tells of it. A change whose answer was lost may
-// have happened, so Changed is told in any case.
-func (s *Service) apply(ctx context.Context, by Actor, m Mutation) error {
+// apply makes the change and tells of it; result is what it comes to. A change
+// whose answer was lost may have happened, so Changed is told in any case.
+func (s *Service) apply(ctx context.Context, by Actor, m Mutation, result any) error {
+	if by.Remember != nil {
+		remembered, err := by.Remember(result)
+		if err != nil {
+			return err
+		}
+		m.Remember = remembered
+	}
 	applied, err := s.store.Apply(ctx, m)
 	if err == nil && by.Applied != nil {
 		by.Applied(applied)
@@ -96,14 +109,29 @@ func (m *Mutation) changes() []Change {
 	for _, sp := range m.Spaces {
 		cs = append(cs, Change{Kind: KindSpace, ID: sp.ID, Organization: sp.Organization, Version: sp.Version + 1})
 	}
-	for _, g := range m.Grants {
+	for _, a := range m.Accounts {
+		cs = append(cs, Change{Kind: KindAccount, ID: a.ID, Organization: a.Organization, Version: a.Version + 1})
+	}
+	for _, g := range slices.Concat(m.Grants, m.DeleteGrants) {
 		cs = append(cs, Change{Kind: KindAccount, ID: g.Account, Organization: g.Organization})
 	}
 	for _, k := range m.Keys {
 		cs = append(cs, Change{Kind: KindKey, ID: k.ID, Organization: k.Organization, Version: k.Version + 1})
 	}
+	for _, st := range m.Settings {
+		cs = append(cs, Change{Kind: KindSetting, ID: st.Name, Version: st.Version + 1})
+	}
 	for _, k := range m.DeleteKeys {
 		cs = append(cs, Change{Kind: KindKey, ID: k.ID, Organization: k.Organization})
+	}
+	for _, a := range m.DeleteAccounts {
+		cs = append(cs, Change{Kind: KindAccount, ID: a.ID, Organization: a.Organization})
+	}
+	for _, sp := range m.DeleteSpaces {
+		cs = append(cs, Change{Kind: KindSpace, ID: sp.ID, Organization: sp.Organization})
+	}
+	for _, o := range m.DeleteOrganizations {
+		cs = append(cs, Change{Kind: KindOrganization, ID: o.ID, Organization: o.ID})
 	}
 	return cs
 }
@@ -128,133 +156,23 @@ func auditJSON(v any) []byte {
 	return b
 }
 
-// NewOrganization is what an organization is made from. Name defaults to the
-// slug, Plan to the default plan.
-type NewOrganization struct{ Slug, Name, Plan string }
-
-// CreateOrganization makes an organization and its account "default", which
-// holds the role owner and owns keys for which nobody else is named.
-func (s *Service) CreateOrganization(ctx context.Context, by Actor, in NewOrganization) (Organization, error) {
-	now, policy := s.instant(), s.policy()
-	o := Organization{ID: newID(organizationPrefix), Slug: in.Slug, Name: in.Name, Plan: in.Plan, CreatedAt: now, UpdatedAt: now}
-	if o.Name == "" {
-		o.Name = o.Slug
-	}
-	if o.Plan == "" {
-		o.Plan = policy.DefaultPlan
-	}
-	var c check
-	c.merge(o.Validate())
-	c.plan("plan", o.Plan, policy)
-	if err := c.err(); err != nil {
-		return Organization{}, err
-	}
-	m := Mutation{At: now, Organizations: []Organization{o}}
-	m.addOwner(o)
-	m.Audit = []AuditEntry{s.audit(by, now, "organization.create", KindOrganization, o.ID, o.ID, nil, organizationView(o))}
-	if err := s.apply(ctx, by, m); err != nil {
-		return Organization{}, err
-	}
-	o.Version++
-	return o, nil
-}
-
-// addOwner adds the organization's account "default" with the role owner.
-func (m *Mutation) addOwner(o Organization) {
-	a := Account{ID: DefaultAccount(o.ID), Organization: o.ID, Name: "default", CreatedAt: o.CreatedAt, UpdatedAt: o.CreatedAt}
-	m.Accounts = append(m.Accounts, a)
-	m.Grants = append(m.Grants, Grant{ID: newID(grantPrefix), Account: a.ID, Organization: o.ID, Role: RoleOwner, CreatedAt: o.CreatedAt})
-}
-
-// DefaultAccount is the id of the account "default" of an organization. It is
-// derived, so that finding it costs no read.
-func DefaultAccount(organization string) string {
-	return accountPrefix + strings.TrimPrefix(organization, organizationPrefix)
-}
-
-// NewSpace is what a space is made from. Name defaults to the slug.
-type NewSpace struct{ Organization, Slug, Name string }
-
-// CreateSpace makes a space of an organization, given by id or slug.
-func (s *Service) CreateSpace(ctx context.Context, by Actor, in NewSpace) (Space, error) {
-	now := s.instant()
-	o, err := s.organization(ctx, "organization", in.Organization)
-	if err != nil {
-		return Space{}, err
-	}
-	sp := Space{ID: newID(spacePrefix), Organization: o.ID, Slug: in.Slug, Name: in.Name, CreatedAt: now, UpdatedAt: now}
-	if sp.Name == "" {
-		sp.Name = sp.Slug
-	}
-	if err := sp.Validate(); err != nil {
-		return Space{}, err
-	}
-	err = s.apply(ctx, by, Mutation{
-		At: now, Spaces: []Space{sp},
-		Audit: []AuditEntry{s.audit(by, now, "space.create", KindSpace, sp.ID, o.ID, nil, spaceView(sp))},
-	})
-	if err != nil {
-		return Space{}, err
-	}
-	sp.Version++
-	return sp, nil
-}
-
-// NewAccount is what an account and its first grant are made from.
-type NewAccount struct{ Name, Email, Organization, Space, Role string }
-
-// CreateAccount makes an account with one grant: a role at an organization or,
-// with Space, at one of its spaces.
-func (s *Service) CreateAccount(ctx context.Context, by Actor, in NewAccount) (Account, Grant, error) {
-	now, policy := s.instant(), s.policy()
-	o, err := s.organization(ctx, "organization", in.Organization)
-	if err != nil {
-		return Account{}, Grant{}, err
-	}
-	a := Account{ID: newID(accountPrefix), Organization: o.ID, Name: in.Name, Email: in.Email, CreatedAt: now, UpdatedAt: now}
-	g := Grant{ID: newID(grantPrefix), Account: a.ID, Organization: o.ID, Role: in.Role, CreatedAt: now}
-	var c check
-	c.merge(a.Validate())
-	if _, ok := policy.Roles[in.Role]; !ok {
-		c.add("role", in.Role, "is not a role of the policy; there are %s", list(policy.Roles))
-	}
-	if in.Space != "" {
-		sp, err := s.store.Space(ctx, o.ID, in.Space)
-		if errors.Is(err, ErrNotFound) {
-			c.add("space", in.Space, "the organization has no space with this id or slug")
-		} else if err != nil {
-			return Account{}, Grant{}, err
+// revise makes a change that is based on a record as it stands, again if someone
+// else changed it in between. An actor that names a version gets no second try.
+func revise[T any](by Actor, kind string, read func() (record T, id string, version int64, err error), change func(T) (T, error)) (T, error) {
+	for try := 1; ; try++ {
+		record, id, version, err := read()
+		if err != nil {
+			return record, err
 		}
-		g.Space = sp.ID
-	}
-	if err := c.err(); err != nil {
-		return Account{}, Grant{}, err
-	}
-	err = s.apply(ctx, by, Mutation{
-		At: now, Accounts: []Account{a}, Grants: []Grant{g},
-		Audit: []AuditEntry{s.audit(by, now, "account.create", KindAccount, a.ID, o.ID, nil, accountView(a, g))},
-	})
-	if err != nil {
-		return Account{}, Grant{}, err
-	}
-	a.Version++
-	return a, g, nil
-}
-
-// organization resolves a reference in an input; a wrong one is the input's
-// fault, not a missing resource.
-func (s *Service) organization(ctx context.Context, field, ref string) (Organization, error) {
-	o, err := s.store.Organization(ctx, ref)
-	if errors.Is(err, ErrNotFound) {
-		var c check
-		if ref == "" {
-			c.add(field, "", "is required: an organization's id or slug")
-		} else {
-			c.add(field, ref, "no organization has this id or slug")
+		if by.If != 0 && by.If != version {
+			return record, &VersionError{Kind: kind, ID: id, Version: version}
 		}
-		return o, c.err()
+		out, err := change(record)
+		if errors.Is(err, ErrConflict) && try < maxTries {
+			continue
+		}
+		return out, err
 	}
-	return o, err
 }
 
 // SystemEntry is the audit entry of something that keygate did by itself to the

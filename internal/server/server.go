@@ -84,9 +84,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	replica := newReplica(o.Version, back, log)
 	authenticator := auth.New(auth.Options{
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
-		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Now: time.Now,
+		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Now: time.Now,
 	})
 	limiter := ratelimit.NewLimiter(back.ledger)
 	gate := proxy.New(proxy.Options{
@@ -115,7 +116,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Changed: authenticator.Changed, Made: marks(back, log, registry, &cleanUp),
 	})
 	started := follow(authenticator, back.store, &cleanUp)
-	replica := newReplica(o.Version, back, gate, log)
+	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
 	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
@@ -124,7 +125,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	management := managementMux(health, registry, admin.New(admin.Options{
 		Auth: authenticator, Service: service, Policy: gate.PolicyKeys, Format: format, Realm: o.Config.Realm,
-		Allow: budget.Allow, Replicas: replica.all, Version: o.Version, Log: log, Now: time.Now,
+		Allow: budget.Allow, Replicas: replica.all, Confirmed: replica.whoActed, Explain: gate.Explain, Version: o.Version, Log: log, Now: time.Now,
 	}))
 	adminListener, err := listen(ctx, "management", o.Config.AdminAddr, management, log)
 	if err != nil {

@@ -1,0 +1,59 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"keygate/internal/keys"
+)
+
+// show turns what the service returns into what an answer shows, and its
+// version where it has one.
+func (h *handler) show(result any) (shown any, version int64) {
+	switch r := result.(type) {
+	case keys.Key:
+		return keyOf(&r, h.Now()), r.Version
+	case keys.Organization:
+		return organizationOf(&r), r.Version
+	case keys.Space:
+		return spaceOf(&r), r.Version
+	case keys.Member:
+		return accountOf(&r), r.Account.Version
+	case keys.Grant:
+		return grantOf(&r), 0
+	}
+	panic(fmt.Sprintf("admin: nothing shows a %T", result)) // every change's result is above
+}
+
+// shown is show for an answer, which gets the version as its ETag.
+func shown[T any](h *handler, by *call, result any) T {
+	out, version := h.show(result)
+	if version > 0 {
+		by.header.Set("ETag", etag(version))
+	}
+	return out.(T)
+}
+
+func overridesOf(raw json.RawMessage) *Overrides {
+	o, err := keys.ParseOverrides(raw)
+	if err != nil || o.IsZero() {
+		return nil // keys with unreadable ones are refused, and the log says why
+	}
+	out := &Overrides{MaxKeys: o.MaxKeys}
+	for _, l := range o.Limits {
+		out.Limits = append(out.Limits, OverrideLimit{Name: l.Name, Requests: l.Quota, Per: brief(l.Per)})
+	}
+	return out
+}
+
+// brief writes a duration without units that are zero.
+func brief(d time.Duration) string {
+	switch {
+	case d >= time.Hour && d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d >= time.Minute && d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}

@@ -1,0 +1,102 @@
+package keys
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// KeyEdit says what to change of a key; nil leaves a field as it is.
+type KeyEdit struct {
+	Name, Description *string
+	Permissions       *[]string
+	AllowedCIDRs      *[]string
+	// Expires is in the form of ParseExpiry.
+	Expires *string
+	// Plan "" gives the organization's back.
+	Plan      *string
+	Overrides *Overrides
+}
+
+// EditKey changes a key that is not revoked.
+func (s *Service) EditKey(ctx context.Context, by Actor, id string, edit KeyEdit) (Key, error) {
+	return s.changeKey(ctx, by, id, "key.edit", func(k *Key, now time.Time) (bool, error) {
+		status := k.Status(now)
+		switch {
+		case status == Revoked:
+			return false, &StateError{Operation: "edited", Status: string(status), Remedy: "it is kept for its history only"}
+		case status == Expired && edit.Expires != nil:
+			return false, &StateError{Operation: "given another expiry", Status: string(status), Remedy: "rotate it, which brings it back to life with a new secret"}
+		}
+		before := *k
+		set(&k.Name, edit.Name)
+		set(&k.Description, edit.Description)
+		set(&k.Plan, edit.Plan)
+		var c check
+		if edit.AllowedCIDRs != nil {
+			k.AllowedCIDRs = c.cidrs("allowed_cidrs", *edit.AllowedCIDRs)
+		}
+		if edit.Expires != nil {
+			c.expiry(k, *edit.Expires, now)
+		}
+		if edit.Permissions != nil {
+			k.Permissions = slices.Clone(*edit.Permissions)
+		}
+		if edit.Overrides != nil {
+			k.Overrides = edit.Overrides.Encode()
+		}
+		c.merge(k.Validate())
+		if err := s.checkEdit(ctx, by, &c, before, k, edit); err != nil {
+			return false, err
+		}
+		return !sameKey(before, *k), c.err()
+	})
+}
+
+func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key, k *Key, edit KeyEdit) error {
+	var o Organization
+	if edit.Overrides != nil && k.Organization != "" {
+		var err error
+		if o, err = s.store.Organization(ctx, k.Organization); err != nil {
+			return err
+		}
+	}
+	if err := s.terms(by, c, k, o, edit.Plan != nil, edit.Overrides != nil); err != nil || edit.Permissions == nil {
+		return err
+	}
+	grants, err := s.store.Grants(ctx, k.Account)
+	if err != nil {
+		return err
+	}
+	c.permissions("permissions", *k, grants, s.policyOf(by))
+	if len(c.fields) > 0 {
+		return nil
+	}
+	for _, name := range k.Permissions {
+		if slices.Contains(before.Permissions, name) {
+			continue
+		}
+		if err := within(by, *k, []string{name}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expiry sets when a key ends.
+func (c *check) expiry(k *Key, expires string, now time.Time) {
+	at, err := ParseExpiry(expires, now)
+	if err != nil {
+		c.add("expires", expires, "%s", err)
+		return
+	}
+	k.ExpiresAt, k.Lifetime = at, lifetime(at, now)
+}
+
+// sameKey compares what an edit can change.
+func sameKey(a, b Key) bool {
+	return a.Name == b.Name && a.Description == b.Description && a.Plan == b.Plan && sameJSON(a.Overrides, b.Overrides) &&
+		a.ExpiresAt.Equal(b.ExpiresAt) && slices.Equal(a.Permissions, b.Permissions) &&
+		slices.EqualFunc(a.AllowedCIDRs, b.AllowedCIDRs, func(x, y netip.Prefix) bool { return x == y })
+}

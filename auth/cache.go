@@ -52,6 +52,8 @@ type Stats struct {
 	// Verified counts keys in memory that were asked of the store all the same
 	// because the change feed was silent; Outage those that served without.
 	Verified, Outage atomic.Uint64
+	// UsesDropped counts uses of keys that were not recorded for want of room.
+	UsesDropped atomic.Uint64
 }
 
 type entry struct {
@@ -60,6 +62,8 @@ type entry struct {
 	fetched time.Time
 	// principal is what the key amounts to under the policy last used.
 	principal atomic.Pointer[Principal]
+	// used is the last use that is known or was noted, in nanoseconds of Unix time.
+	used atomic.Int64
 }
 
 type unknown struct {
@@ -164,6 +168,7 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 		return nil, err
 	}
 	e := &entry{found: found, fetched: asked, stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
+	e.used.Store(lastUse(&found))
 	if c.stamps.epoch.Load() == epoch {
 		c.found.Set(h, e)
 	}

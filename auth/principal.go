@@ -26,7 +26,7 @@ type Options struct {
 	// Acted, if not nil, is told of the number of the last change of the feed on
 	// which this process has acted; it must not block.
 	Acted func(number int64)
-	Now           func() time.Time
+	Now   func() time.Time
 }
 
 // DefaultLookupTimeout suits a store on the same machine.
@@ -38,6 +38,7 @@ type Authenticator struct {
 	now    func() time.Time
 	cache  *cache
 	acted  func(number int64)
+	uses   *uses
 }
 
 // New returns an Authenticator with an empty cache.
@@ -45,10 +46,11 @@ func New(o Options) *Authenticator {
 	if o.LookupTimeout == 0 {
 		o.LookupTimeout = DefaultLookupTimeout
 	}
-	return &Authenticator{format: o.Format, now: o.Now, cache: newCache(o), acted: o.Acted}
+	c := newCache(o)
+	return &Authenticator{format: o.Format, now: o.Now, cache: c, acted: o.Acted, uses: newUses(&c.stats.UsesDropped)}
 }
 
-// Stats counts what the key cache did.
+// Stats counts what the key cache did, and the uses that were not recorded.
 func (a *Authenticator) Stats() *Stats { return &a.cache.stats }
 
 // CachedKeys is how many keys are remembered at the moment.
@@ -109,10 +111,15 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, client n
 	if refusal != nil {
 		return nil, refusal
 	}
-	if refusal := a.state(&e.found); refusal != nil {
+	now := a.now()
+	if refusal := stateAt(&e.found, now); refusal != nil {
 		return nil, refusal
 	}
-	return e.under(policy)
+	p, refusal := e.under(policy)
+	if refusal == nil {
+		a.uses.note(e, now)
+	}
+	return p, refusal
 }
 
 // entry finds the key with a secret of this hash, in force or not.
@@ -168,8 +175,9 @@ func (a *Authenticator) servesWithoutStore(e *entry, policy *keys.Policy) bool {
 }
 
 // state reports why the key cannot be used at this instant, or nil.
-func (a *Authenticator) state(f *keys.Found) *Refusal {
-	now := a.now()
+func (a *Authenticator) state(f *keys.Found) *Refusal { return stateAt(f, a.now()) }
+
+func stateAt(f *keys.Found, now time.Time) *Refusal {
 	no := func(reason Reason, detail string, args ...any) *Refusal {
 		r := refuse(reason, detail, args...)
 		r.Key = f.Key.ID

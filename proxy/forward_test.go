@@ -94,13 +94,13 @@ func TestSpaceBinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A viewer at one space only: the ceiling differs from space to space.
-	viewer, _, err := g.service.CreateAccount(ctx, keys.System, keys.NewAccount{Name: "v", Organization: "default", Space: "here", Role: "viewer"})
+	viewer, err := g.service.CreateAccount(ctx, keys.System, keys.NewAccount{Name: "v", Organization: "default", NewGrant: keys.NewGrant{Space: "here", Role: "viewer"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, restricted := g.key(keys.NewKey{Space: "here", Permissions: []string{"orders:read"}})
 	_, free := g.key(keys.NewKey{Permissions: []string{"orders:read"}})
-	_, viewers := g.key(keys.NewKey{Account: viewer.ID, Permissions: []string{"orders:read"}})
+	_, viewers := g.key(keys.NewKey{Account: viewer.Account.ID, Permissions: []string{"orders:read"}})
 	for _, c := range []struct {
 		name, secret, target string
 		status               int

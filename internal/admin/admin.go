@@ -81,6 +81,7 @@ type handler struct {
 // line.
 type call struct {
 	id        string
+	realm     string
 	route     string
 	client    netip.Addr
 	actor     keys.Actor
@@ -130,7 +131,7 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := h.Now()
-	c := &call{id: requestID(), client: clientAddress(r), request: r}
+	c := &call{id: requestID(), client: clientAddress(r), request: r, realm: h.Realm}
 	a := &answer{ResponseWriter: w}
 	c.header, c.writer = a.Header(), a
 	a.Header().Set("X-Request-Id", c.id)

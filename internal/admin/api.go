@@ -91,7 +91,7 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		success.Content = map[string]*huma.MediaType{"application/json": {Example: op.example}}
 	}
 	if op.lines {
-		success.Content = map[string]*huma.MediaType{"application/jsonl": {Schema: &huma.Schema{Type: huma.TypeString}}}
+		success.Content = map[string]*huma.MediaType{"application/jsonl": {Schema: &huma.Schema{Type: huma.TypeString}, Example: op.example}}
 	}
 	o.Responses[strconv.Itoa(op.status)] = success
 	if op.bodyExample != nil {
@@ -128,6 +128,9 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 	if op.method == http.MethodDelete { // huma would describe a body of 204
 		ok := o.Responses[strconv.Itoa(http.StatusNoContent)]
 		o.Responses[strconv.Itoa(http.StatusOK)] = &huma.Response{Description: "Deleted; with wait=replicas.", Content: ok.Content, Headers: ok.Headers}
+		for _, media := range ok.Content {
+			media.Example = Outcome{Replicas: []Confirmation{{ID: exampleReplica.ID, Name: exampleReplica.Name, Confirmed: true}}}
+		}
 		ok.Content = nil
 	}
 }

@@ -76,7 +76,7 @@ func (h *handler) registerAudit() {
 		return page, naming(err, "organization", "id or slug", in.Organization)
 	})
 	register(h, operation{
-		method: http.MethodGet, path: "/v1/audit/export", id: "export-audit", tag: "Audit", status: http.StatusOK, lines: true,
+		method: http.MethodGet, path: "/v1/audit/export", id: "export-audit", tag: "Audit", status: http.StatusOK, lines: true, example: exampleAuditLine,
 		summary: "Export the audit log", detail: "All that passes, newest first, a JSON object on each line. An answer that breaks off did not reach its end: the last line is whole only if a line feed follows it.",
 		errors: []int{http.StatusNotFound},
 	}, h.exportAudit)

@@ -85,10 +85,10 @@ func TestRefusedRequests(t *testing.T) {
 			body: NewKey{Name: " ", AllowedCIDRs: []string{"192.0.2.1", "x"}, Expires: "soon", Plan: "gold", Permissions: []string{"nope:read"}},
 			errors: []wrong{
 				{Pointer: "#/allowed_cidrs/1", Field: "allowed_cidrs[1]", Detail: `must be an address such as`},
-				{Pointer: "#/expires", Field: "expires", Detail: `must be "never"`},
-				{Pointer: "#/plan", Field: "plan", Detail: `is not a plan of the policy; there are enterprise, free, pro, starter (given: "gold")`},
 				{Pointer: "#/name", Field: "name", Detail: "must not be empty"},
+				{Pointer: "#/plan", Field: "plan", Detail: `is not a plan of the policy; there are enterprise, free, pro, starter (given: "gold")`},
 				{Pointer: "#/permissions/0", Field: "permissions[0]", Detail: `names "nope:read"`},
+				{Pointer: "#/expires", Field: "expires", Detail: `must be "never"`},
 			},
 		},
 		{
@@ -99,8 +99,8 @@ func TestRefusedRequests(t *testing.T) {
 			name: "unknown role and space", method: "POST", target: "/v1/accounts", status: 422, error: "Invalid input",
 			body: NewAccount{Name: "a", Organization: "acme", Role: "king", Space: "moon"},
 			errors: []wrong{
-				{Pointer: "#/role", Field: "role", Detail: `is not a role of the policy`},
 				{Pointer: "#/space", Field: "space", Detail: `the organization has no space with this id or slug (given: "moon")`},
+				{Pointer: "#/role", Field: "role", Detail: `is not a role of the policy`},
 			},
 		},
 		{
@@ -117,7 +117,7 @@ func TestRefusedRequests(t *testing.T) {
 		},
 		{
 			name: "cursor", method: "GET", target: "/v1/keys?cursor=key_1", status: 422, error: "Invalid input",
-			errors: []wrong{{Field: "cursor", Detail: "is not a cursor of this API"}},
+			errors: []wrong{{Field: "cursor", Detail: "is not a cursor of this list"}},
 		},
 		{
 			name: "unknown parameter", method: "GET", target: "/v1/keys?colour=red", status: 422, error: "Invalid input",
@@ -180,12 +180,12 @@ func TestAllowedMethods(t *testing.T) {
 	in := start(t)
 	for target, want := range map[string]string{
 		"/v1/keys":              "GET, HEAD, POST",
-		"/v1/keys/key_1":        "DELETE, GET, HEAD",
+		"/v1/keys/key_1":        "DELETE, GET, HEAD, PATCH",
 		"/v1/keys/key_1/pause":  "POST",
-		"/v1/organizations/abc": "GET, HEAD",
+		"/v1/organizations/abc": "DELETE, GET, HEAD, PATCH",
 		SpecPath:                "GET, HEAD",
 	} {
-		for _, method := range []string{"PATCH", "OPTIONS", "TRACE", "BREW"} {
+		for _, method := range []string{"PUT", "OPTIONS", "TRACE", "BREW"} {
 			r := in.must(http.StatusMethodNotAllowed, method, target, nil)
 			if got := r.header.Get("Allow"); got != want {
 				t.Errorf("%s %s: Allow %q, want %q", method, target, got, want)

@@ -87,6 +87,13 @@ var (
 		ActorAccount: "acc_01980c5e6f2b7e21b5d69f3ca8041f72", Address: "192.0.2.17", RequestID: "01980c5e-75c4-7c61-b2e8-9a3f54d07e17",
 		Kind: "key", Target: exampleKey.ID, Organization: exampleOrgID, After: json.RawMessage(`{"id":"` + exampleKey.ID + `"}`),
 	}
+	exampleAuditLine = func() string {
+		line, err := json.Marshal(exampleAuditEntry)
+		if err != nil {
+			panic("admin: " + err.Error()) // our own type
+		}
+		return string(line) + "\n"
+	}()
 	exampleCaller     = Caller{ID: exampleKey.ID, Name: exampleKey.Name, Account: exampleKey.Account, Organization: exampleOrgID, Permissions: []string{"keygate:keys-read"}}
 	examplePermission = Permission{Name: "database:read", Group: "Read", Title: "Read databases", Description: "Read data from databases"}
 	exampleRole       = Role{Name: "viewer", Permissions: []string{"read:all"}, Expanded: []string{"database:read", "read:all"}}

@@ -167,6 +167,9 @@ func (c *call) forbidden(err *keys.ForbiddenError) failure {
 	p := c.problem(http.StatusForbidden, "Insufficient permissions for operation "+c.route+": "+strings.TrimSuffix(err.Detail, ".")+".")
 	p.Error = "Insufficient permissions"
 	p.Required, p.Granted = err.Required, err.Granted
+	if len(err.Required) > 0 {
+		c.header.Set("WWW-Authenticate", `Bearer realm="`+c.realm+`", error="insufficient_scope", scope="`+strings.Join(err.Required, " ")+`"`)
+	}
 	if len(err.Fields) > 0 {
 		p.Errors = fieldErrors(&keys.InvalidError{Fields: err.Fields})
 	}

@@ -105,7 +105,7 @@ func TestCursors(t *testing.T) {
 	if after, ok := decodeCursor(encodeCursor("key_1")); !ok || after != "key_1" {
 		t.Errorf("%q %v", after, ok)
 	}
-	for _, c := range []string{"1:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("2:key_1")), encodeCursor(""), encodeCursor(strings.Repeat("k", 101))} {
+	for _, c := range []string{"1:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("2:key_1")), encodeCursor(""), encodeCursor(strings.Repeat("k", 1001))} {
 		if after, ok := decodeCursor(c); ok {
 			t.Errorf("cursor %q is taken for %q", c, after)
 		}

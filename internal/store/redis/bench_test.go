@@ -2,11 +2,8 @@ package redis
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,11 +12,7 @@ import (
 	"keygate/internal/store/redis/redistest"
 )
 
-var (
-	fillKeys   = flag.Int("fill", 2000, "number of keys that TestManyKeys stores before it measures; 1000000 takes minutes")
-	perTenant  = flag.Int("per-organization", 10, "number of keys of each organization in TestManyKeys")
-	benchmarks = 10_000 // keys stored for benchmarks
-)
+const benchmarks = 10_000 // keys stored for benchmarks
 
 // numbered is the n-th of many keys.
 func numbered(n, perTenant int) keys.Key {
@@ -113,89 +106,4 @@ func BenchmarkCreate(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
 		})
 	}
-}
-
-// TestManyKeys stores -fill keys and says what each takes of Redis's memory, and
-// of its time. With -v and a million:
-//
-//	go test ./internal/store/redis -run ManyKeys -v -fill 1000000 -timeout 30m
-func TestManyKeys(t *testing.T) {
-	n, each := *fillKeys, *perTenant
-	server := redistest.Start(t, redistest.Options{})
-	s := openStore(t, Options{Client: client(t, server.URL())})
-	ctx := t.Context()
-	used := func() int {
-		server.Do("MEMORY", "PURGE")
-		info := fmt.Sprint(server.Do("INFO", "memory"))
-		bytes, err := strconv.Atoi(regexp.MustCompile(`used_memory:(\d+)`).FindStringSubmatch(info)[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bytes
-	}
-	empty := used()
-	fillTenants(t, s, n, each)
-	tenants := used()
-	start := time.Now()
-	fill(t, s, n, each)
-	took := time.Since(start)
-	server.Do("DEL", changesKey) // its length is bounded
-	t.Logf("%d keys, %d of each organization, stored in %v; a key takes %d bytes, an organization with an account and its grant %d",
-		n, each, took.Round(time.Millisecond), (used()-tenants)/n, (tenants-empty)/(n/each+1))
-
-	// µs of Redis's own time, and with the trip over loopback and this side's work.
-	measure := func(what string, times int, do func(i int) error) {
-		t.Helper()
-		server.Do("CONFIG", "RESETSTAT")
-		start := time.Now()
-		for i := range times {
-			if err := do(i); err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-		}
-		whole := time.Since(start) / time.Duration(times)
-		own, trips := 0, 0
-		for _, line := range regexp.MustCompile(`cmdstat_(\w+):calls=(\d+),usec=(\d+)`).FindAllStringSubmatch(fmt.Sprint(server.Do("INFO", "commandstats")), -1) {
-			if line[1] != "evalsha" && line[1] != "get" && line[1] != "zrevrangebylex" || line[1] == "get" && own > 0 {
-				continue // what scripts call counts as theirs
-			}
-			calls, _ := strconv.Atoi(line[2])
-			usec, _ := strconv.Atoi(line[3])
-			own, trips = max(own, usec), max(trips, calls)
-		}
-		t.Logf("%-44s %6.1fµs of Redis, %v in all", what, float64(own)/float64(times), whole.Round(time.Microsecond))
-	}
-	page := func(f keys.KeyFilter, after func() string) func(int) error {
-		return func(int) error {
-			got, err := s.Keys(ctx, f, keys.Page{After: after(), Limit: 50})
-			if err == nil && len(got.Keys) == 0 {
-				err = fmt.Errorf("an empty page")
-			}
-			return err
-		}
-	}
-	first := func() string { return "" }
-	middle := func() string { return numbered(n/2+rand.IntN(n/2), each).ID }
-	one := numbered(n/2, each).Organization
-	measure("Lookup", 2000, func(int) error {
-		_, err := s.Lookup(ctx, numbered(rand.IntN(n), each).Secrets[0].Hash)
-		return err
-	})
-	measure("first page of 50, all", 200, page(keys.KeyFilter{}, first))
-	measure("page of 50 in the middle, all", 200, page(keys.KeyFilter{}, middle))
-	measure("page of 50, an organization", 200, page(keys.KeyFilter{Organization: one}, first))
-	measure("page of 50, a name", 200, page(keys.KeyFilter{Name: "service 7"}, first))
-	measure("create, bounded, with an audit entry", 500, func(i int) error {
-		m := creation(n+i, each)
-		m.Keys[0].Organization, m.Keys[0].Account = one, numbered(n/2, each).Account
-		m.MaxKeys.Organization = one
-		_, err := s.Apply(ctx, m)
-		return err
-	})
-	measure("pause", 500, func(i int) error {
-		k := numbered(i, each)
-		k.Version, k.PausedAt = 1, time.Now()
-		_, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{k}, Audit: []keys.AuditEntry{{ID: fmt.Sprint("aud_pause", i)}}})
-		return err
-	})
 }

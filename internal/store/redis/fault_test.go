@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -85,100 +87,56 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
-// TestEmptied: whoever follows the feed is told that all is gone, however many
-// follow, and though the numbers have passed the cursor again.
-func TestEmptied(t *testing.T) {
+// TestAnswerLostOfRequest: what is remembered with a change whose answer was lost is
+// no reason to refuse the very same change; and who asks again is told what it was.
+func TestAnswerLostOfRequest(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	s := openStore(t, Options{Client: client(t, server.URL())})
+	c := client(t, server.URL(), once)
+	s := openStore(t, Options{Client: c})
 	tenant(t, s)
-	apply(t, s, keys.Mutation{Keys: []keys.Key{newKey("1")}})
-	ctx := t.Context()
-	end, err := s.Changes(ctx, keys.FeedEnd, 0)
+	lost := &losing{}
+	c.AddHook(lost)
+	end, err := s.Changes(t.Context(), keys.FeedEnd, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	early, err := s.Changes(ctx, end.Next-1, 0)
-	if err != nil || early.Gap || early.Next != end.Next {
-		t.Fatalf("before: %+v, %v", early, err)
-	}
-	waiting := make(chan keys.ChangeBatch)
-	go func() {
-		batch, _ := s.Changes(ctx, end.Next, time.Minute)
-		waiting <- batch
-	}()
-	time.Sleep(50 * time.Millisecond)
-	server.Flush()
-	first := <-waiting
-	if !first.Gap {
-		t.Errorf("who waited is told %+v", first)
-	}
-	if _, err := s.Lookup(ctx, keys.HashSecret("1")); !errors.Is(err, keys.ErrNotFound) {
-		t.Errorf("Lookup in an emptied store: %v", err)
-	}
-	tenant(t, s)
-	for i := range 10 {
-		apply(t, s, keys.Mutation{Keys: []keys.Key{newKey(fmt.Sprint(i))}})
-	}
-	if second, err := s.Changes(ctx, end.Next, 0); err != nil || !second.Gap {
-		t.Errorf("who did not wait is told %+v, %v", second, err)
-	}
-	if next, err := s.Changes(ctx, first.Next, 0); err != nil || next.Gap || len(next.Changes) < 10 || next.Changes[0].Seq <= first.Next {
-		t.Errorf("after the gap: %+v, %v", next, err)
-	}
-}
-
-// TestLostPieces: Redis evicts and people delete; the feed says what it cannot
-// say.
-func TestLostPieces(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t, redistest.Options{})
-	s := openStore(t, Options{Client: client(t, server.URL())})
-	ctx := t.Context()
-	set := func(name string) {
-		t.Helper()
-		apply(t, s, keys.Mutation{Settings: []keys.Setting{{Name: name}}})
-	}
-	set("a")
-	set("b")
-	server.Do("DEL", sequenceKey)
-	set("c")
-	if batch, err := s.Changes(ctx, 0, 0); err != nil || batch.Gap || len(batch.Changes) != 3 || batch.Next != 3 {
-		t.Errorf("without the counter: %+v, %v", batch, err)
-	}
-	server.Do("DEL", changesKey)
-	if batch, err := s.Changes(ctx, 1, time.Minute); err != nil || !batch.Gap || batch.Next != 3 {
-		t.Errorf("without the stream: %+v, %v", batch, err)
-	}
-	set("d")
-	if batch, err := s.Changes(ctx, 3, 0); err != nil || batch.Gap || batch.Next != 4 {
-		t.Errorf("going on: %+v, %v", batch, err)
-	}
-	server.Do("SCRIPT", "FLUSH")
-	set("e")
-	server.Do("DEL", schemaKey)
-	if batch, err := s.Changes(ctx, 5, 0); err != nil || !batch.Gap {
-		t.Errorf("without the schema: %+v, %v", batch, err)
-	}
-	server.Do("DEL", schemaKey)
-	set("f") // makes the record
-	if n := server.Do("EXISTS", schemaKey); n != int64(1) {
-		t.Error("a change does not make the schema record")
-	}
-	server.Do("DEL", keyKey+"x")
-	server.Do("SET", secretKey+hashText(keys.HashSecret("x")), "key_x")
-	if _, err := s.Lookup(ctx, keys.HashSecret("x")); err == nil || errors.Is(err, keys.ErrNotFound) {
-		t.Errorf("an index without its record: %v; want a failure, not an unknown key", err)
-	}
-	tenant(t, s)
-	apply(t, s, keys.Mutation{Keys: []keys.Key{newKey("1")}})
-	for _, lost := range []string{grantsKey + "acc_1", organizationKey + "org_1", keyKey + "key_1"} {
-		value := server.Do("GET", lost)
-		server.Do("DEL", lost)
-		if _, err := s.Lookup(ctx, keys.HashSecret("1")); err == nil || errors.Is(err, keys.ErrNotFound) {
-			t.Errorf("a key without %s: %v; want a failure", lost, err)
+	now := time.Now()
+	request := func(id string) keys.Mutation {
+		return keys.Mutation{
+			At: now, Keys: []keys.Key{newKey(id), newKey(id + "b")},
+			Remember: &keys.Remembered{ID: "request " + id, Digest: "d", Answer: []byte(id), Until: now.Add(time.Hour)},
 		}
-		server.Do("SET", lost, value)
+	}
+	lost.answers.Store(1)
+	made, err := s.Apply(t.Context(), request("1"))
+	if err != nil || made.Seq != end.Next+2 {
+		t.Errorf("a change whose answer was lost once: %+v, %v; want the number %d", made, err, end.Next+2)
+	}
+	lost.answers.Store(applyTries)
+	if _, err := s.Apply(t.Context(), request("2")); err == nil || !strings.Contains(err.Error(), "not known") {
+		t.Errorf("no answer at all: %v", err)
+	}
+	var exists *keys.ExistsError
+	if _, err := s.Apply(t.Context(), request("2")); !errors.As(err, &exists) || *exists != (keys.ExistsError{Kind: "request", Field: "id", Value: "request 2"}) {
+		t.Errorf("the same request again: %v", err)
+	}
+	if r, err := s.Remembered(t.Context(), "request 2"); err != nil || string(r.Answer) != "2" {
+		t.Errorf("what it was answered: %+v, %v", r, err)
+	}
+	if batch, err := s.Changes(t.Context(), end.Next, 0); err != nil || len(batch.Changes) != 4 {
+		t.Errorf("the feed: %+v, %v; want four changes", batch, err)
+	}
+	if ttl := server.Do("PTTL", rememberedKey+"request 2").(int64); ttl < 59*60_000 || ttl > 61*60_000 {
+		t.Errorf("it is forgotten after %d ms", ttl)
+	}
+	lost.answers.Store(1)
+	use := keys.Use{Key: "key_1", At: now.Add(time.Hour)}
+	if err := s.Used(t.Context(), []keys.Use{use}); err == nil {
+		t.Error("uses whose answer was lost: no error")
+	}
+	if k, err := s.Key(t.Context(), "key_1"); err != nil || !k.LastUsedAt.Equal(use.At.Truncate(time.Microsecond)) {
+		t.Errorf("they were noted all the same: %v, %v", k.LastUsedAt, err)
 	}
 }
 
@@ -216,16 +174,24 @@ func TestFull(t *testing.T) {
 	ctx := t.Context()
 	tenant(t, s)
 	apply(t, s, keys.Mutation{Keys: []keys.Key{newKey("1"), newKey("2")}})
-	before := server.Do("DBSIZE")
+	before := contents(server)
 	server.Do("CONFIG", "SET", "maxmemory", "1mb")
 	gone := newKey("1")
 	gone.Version = 1
-	_, err := s.Apply(ctx, keys.Mutation{DeleteKeys: []keys.Key{gone}, Keys: []keys.Key{newKey("3")}})
-	if err == nil || !strings.Contains(err.Error(), "maxmemory is reached") {
-		t.Errorf("Apply: %v", err)
+	for what, m := range map[string]keys.Mutation{
+		"a key for another":    {DeleteKeys: []keys.Key{gone}, Keys: []keys.Key{newKey("3")}},
+		"only a deletion":      {DeleteKeys: []keys.Key{gone}},
+		"a deletion of grants": {DeleteGrants: []keys.Grant{{ID: "grt_1"}}, Remember: &keys.Remembered{ID: "request", Until: time.Now().Add(time.Hour)}},
+	} {
+		if _, err := s.Apply(ctx, m); err == nil || !strings.Contains(err.Error(), "maxmemory is reached") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
-	if after := server.Do("DBSIZE"); after != before {
-		t.Errorf("%v keys before a refused change, %v after it", before, after)
+	if err := s.Used(ctx, []keys.Use{{Key: "key_1", At: time.Now()}, {Key: "key_2", Secret: keys.HashSecret("2"), At: time.Now()}}); err == nil || !strings.Contains(err.Error(), "maxmemory is reached") {
+		t.Errorf("Used: %v", err)
+	}
+	if diff := cmp.Diff(before, contents(server)); diff != "" {
+		t.Errorf("refused changes left traces:\n%s", diff)
 	}
 	if _, err := s.Lookup(ctx, keys.HashSecret("1")); err != nil {
 		t.Errorf("Lookup: %v", err)
@@ -238,6 +204,15 @@ func TestFull(t *testing.T) {
 	}
 	server.Do("CONFIG", "SET", "maxmemory", "0")
 	apply(t, s, keys.Mutation{DeleteKeys: []keys.Key{gone}, Keys: []keys.Key{newKey("3")}})
+}
+
+// contents are the digests of all that Redis holds.
+func contents(server *redistest.Server) map[string]string {
+	all := map[string]string{}
+	for _, name := range server.Do("KEYS", "*").([]any) {
+		all[name.(string)] = fmt.Sprintf("%x", sha256.Sum256([]byte(server.Do("DUMP", name).(string))))
+	}
+	return all
 }
 
 // TestStopped: a Redis that hangs holds no call for longer than its bound, and
@@ -352,9 +327,10 @@ func whole(t *testing.T, server *redistest.Server) {
 	t.Helper()
 	records := len(server.Do("KEYS", "kg:{kg}:key:*").([]any))
 	for what, got := range map[string]any{
-		"audit entries": server.Do("ZCARD", auditKey), "listed keys": server.Do("ZCARD", keysKey), "names": server.Do("ZCARD", namesKey),
+		"audit entries": server.Do("HLEN", entriesKey), "their instants": server.Do("ZCARD", auditKey), "listed keys": server.Do("ZCARD", keysKey), "names": server.Do("ZCARD", namesKey),
 		"keys of the organization": server.Do("ZCARD", keysKey+":org_1"), "its names": server.Do("ZCARD", namesKey+":org_1"),
-		"live keys": server.Do("ZCARD", tag+"live:org_1"), "secrets": int64(len(server.Do("KEYS", "kg:{kg}:secret:*").([]any))),
+		"live keys": server.Do("ZCARD", tag+"live:org_1"), "activities": server.Do("ZCARD", usedKey), "its activities": server.Do("ZCARD", usedKey+":org_1"),
+		"keys of the account": server.Do("ZCARD", tag+"owned:acc_1"), "secrets": int64(len(server.Do("KEYS", "kg:{kg}:secret:*").([]any))),
 		"change entries": server.Do("XLEN", changesKey).(int64) - 2,
 	} {
 		if got != int64(records) {

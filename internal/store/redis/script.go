@@ -17,8 +17,8 @@ var (
 	usedScript    = script("common", "used")
 	lookupScript  = script("common", "lookup")
 	keyScript     = script("common", "key")
-	keysScript    = script("common", "keys")
-	auditScript   = script("common", "audit")
+	keysScript    = script("common", "rank", "keys")
+	auditScript   = script("common", "rank", "audit")
 	findScript    = script("find")
 	listScript    = script("list")
 	schemaScript  = script("common", "schema")
@@ -61,7 +61,8 @@ const (
 	organizationsKey = tag + "organizations"
 	spacesKey        = tag + "spaces:"   // + organization
 	accountsKey      = tag + "accounts:" // + organization
-	auditKey         = tag + "audit"     // + ":" + organization: ids
+	auditKey         = tag + "audit"     // + ":" + organization
+	entriesKey       = tag + "entries"
 	// The sets of keys, of which lua/apply/index.lua has the whole list.
 	keysKey  = tag + "keys"  // + ":" + organization
 	namesKey = tag + "names" // + ":" + organization

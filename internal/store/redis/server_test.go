@@ -91,7 +91,7 @@ func TestReplicas(t *testing.T) {
 	s := openStore(t, Options{Client: client(t, server.URL())})
 	ctx := t.Context()
 	started := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	b := keys.Replica{ID: "b", Name: "gate-2", Version: "v1.2.3", Rules: 7, StartedAt: started}
+	b := keys.Replica{ID: "b", Name: "gate-2", Version: "v1.2.3", Rules: 7, StartedAt: started, Confirmed: 41}
 	for _, r := range []keys.Replica{b, {ID: "a", Name: "gate 1"}} {
 		if err := s.RegisterReplica(ctx, r); err != nil {
 			t.Fatal(err)
@@ -107,6 +107,17 @@ func TestReplicas(t *testing.T) {
 	all[1].SeenAt = time.Time{}
 	if diff := cmp.Diff(b, all[1]); diff != "" {
 		t.Errorf("registered (-want +got):\n%s", diff)
+	}
+
+	// A call that was overtaken by a later one takes nothing back.
+	for _, confirmed := range []int64{1 << 39, 42} {
+		b.Confirmed, b.Rules = confirmed, confirmed
+		if err := s.RegisterReplica(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := s.Replicas(ctx); err != nil || len(all) != 2 || all[1].Confirmed != 1<<39 || all[1].Rules != 42 || all[0].Confirmed != 0 {
+		t.Errorf("confirmed: %+v, %v", all, err)
 	}
 
 	// One that has not been seen for a minute is not listed, and is forgotten

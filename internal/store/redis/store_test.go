@@ -159,6 +159,21 @@ func smoke(t *testing.T, s *Store) {
 	if log, err := s.AuditLog(ctx, keys.AuditFilter{}, keys.Page{Limit: 2}); err != nil || len(log.Entries) != 1 {
 		t.Errorf("AuditLog: %+v, %v", log, err)
 	}
+	now := time.Now()
+	if err := s.Used(ctx, []keys.Use{{Key: "key_1", Secret: keys.HashSecret("1"), At: now}}); err != nil {
+		t.Errorf("Used: %v", err)
+	}
+	if list, err := s.Keys(ctx, keys.KeyFilter{UnusedSince: now, Account: "acc_1", Query: "TEST"}, keys.Page{Limit: 2}); err != nil || len(list.Keys) != 1 || list.Keys[0].LastUsedAt.IsZero() {
+		t.Errorf("Keys that are unused: %+v, %v", list, err)
+	}
+	if grants, err := s.Grants(ctx, "acc_1", "acc_0"); err != nil || len(grants) != 1 {
+		t.Errorf("Grants: %+v, %v", grants, err)
+	}
+	apply(t, s, keys.Mutation{Accounts: []keys.Account{{ID: "acc_2", Organization: "org_1"}}, Remember: &keys.Remembered{ID: "request", Until: now.Add(time.Hour)}})
+	apply(t, s, keys.Mutation{DeleteAccounts: []keys.Account{{ID: "acc_2", Version: 1}}})
+	if _, err := s.Remembered(ctx, "request"); err != nil {
+		t.Errorf("Remembered: %v", err)
+	}
 	var tooMany *keys.TooManyKeysError
 	if _, err := s.Apply(ctx, keys.Mutation{Keys: []keys.Key{newKey("2")}, MaxKeys: &keys.MaxKeys{Organization: "org_1", Max: 1}}); !errors.As(err, &tooMany) {
 		t.Errorf("a key too many: %v", err)

@@ -11,9 +11,9 @@ import (
 	"keygate/internal/keys"
 )
 
-// maxUses is the most that one script notes: about 5 ms of Redis's time, in which
+// maxUses is the most that one script notes: about 4 ms of Redis's time, in which
 // it serves nobody else.
-const maxUses = 500
+const maxUses = 250
 
 // Used implements keys.Store: a script for each of its parts, which notes all of
 // it or, where Redis lacks the memory, nothing.

@@ -1,11 +1,12 @@
 -- Reads a page of the audit log, newest first, of the entries that pass a filter.
 --
--- KEYS[1]  the log, or the ids of an organization's entries
--- ARGV[1]  JSON: ids (whether the set has ids), limit, most (entries looked at),
---          checks, and what they compare with: target, actor, action, since, until
--- ARGV[2]  the id before which the page starts, '' for the newest
+-- KEYS[1]  the ids of the log's entries, or of an organization's, by instant
+-- ARGV[1]  JSON: limit, most (entries looked at), since and until (µs; absent for
+--          none), checks, and what they compare with: target, actor, action
+-- ARGV[2]  the position (instant and id) behind which the page starts, '' for the
+--          newest
 --
--- Answers {id, entry, …}, the first id being the position, '' at the end.
+-- Answers {position, id, entry, …}; the position is '' at the end.
 
 local f = cjson.decode(ARGV[1])
 
@@ -23,14 +24,6 @@ function check.action(entry)
   return entry['do'] == f.action
 end
 
-function check.since(entry)
-  return (entry.at or 0) >= f.since
-end
-
-check['until'] = function(entry)
-  return (entry.at or 0) < f['until']
-end
-
 local function passes(text)
   local entry = #f.checks > 0 and cjson.decode(text)
   for _, name in ipairs(f.checks) do
@@ -41,36 +34,47 @@ local function passes(text)
   return true
 end
 
--- read makes of a member its id and its entry.
-local function read(member)
-  if not f.ids then
-    local stop = string.find(member, '\0', 1, true)
-    return string.sub(member, 1, stop - 1), string.sub(member, stop + 1)
+-- stretch bounds the ranks of what is to be looked at: from first to last - 1, the
+-- newest being the last.
+local function stretch()
+  local first = f.since and redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. integer(f.since)) or 0
+  local last = redis.call('ZCOUNT', KEYS[1], '-inf', f['until'] and '(' .. integer(f['until']) or '+inf')
+  if ARGV[2] ~= '' then
+    local score, id = string.match(ARGV[2], '^(%S+) (.*)$')
+    local seen = rank(KEYS[1], score, id)
+    if seen > 0 and redis.call('ZRANGE', KEYS[1], seen - 1, seen - 1)[1] == id then
+      seen = seen - 1
+    end
+    last = math.min(last, seen)
   end
-  local found = redis.call('ZRANGEBYLEX', P .. 'audit', '[' .. member .. '\0', '(' .. member .. '\1', 'LIMIT', 0, 1)[1]
-  if not found then
-    error('audit entry ' .. member .. ' is lost', 0)
-  end
-  return member, string.sub(found, #member + 2)
+  return first, last
 end
 
+local function need(id)
+  return redis.call('HGET', P .. 'entries', id) or error('audit entry ' .. id .. ' is lost', 0)
+end
+
+if redis.call('ZCARD', P .. 'audit') ~= redis.call('HLEN', P .. 'entries') then
+  error('a part of the audit log is lost', 0)
+end
 local out, position, looked = { '' }, ARGV[2], 0
-local chunk = math.min(#f.checks == 0 and f.limit + 1 or 250, 250)
-while true do
-  local members = redis.call('ZREVRANGEBYLEX', KEYS[1], position == '' and '+' or '(' .. position, '-', 'LIMIT', 0, chunk)
-  for _, member in ipairs(members) do
+local chunk = math.min(#f.checks == 0 and f.limit or 250, 250)
+local first, last = stretch()
+while last > first do
+  local from = math.max(first, last - chunk)
+  local members = redis.call('ZRANGE', KEYS[1], from, last - 1, 'WITHSCORES')
+  for i = #members - 1, 1, -2 do
     if #out > 2 * f.limit or looked == f.most then
       out[1] = position
       return out
     end
-    local id, text = read(member)
-    position, looked = id, looked + (#f.checks == 0 and 0 or 1)
+    local id, text = members[i], need(members[i])
+    position, looked = members[i + 1] .. ' ' .. id, looked + (#f.checks == 0 and 0 or 1)
     if passes(text) then
       out[#out + 1] = id
       out[#out + 1] = text
     end
   end
-  if #members < chunk then
-    return out
-  end
+  last = from
 end
+return out

@@ -1,16 +1,18 @@
--- The audit log is one sorted set of id and entry, and one of ids for each
--- organization: there is no command here that changes or removes one.
+-- The audit log is a hash of entries, their ids in the order of their instants,
+-- and the same for each organization: there is no command here that changes or
+-- removes one.
 local logged = {}
 
 function write.audit(id, _, record, organization)
-  local log = P .. 'audit'
-  if logged[id] or #redis.call('ZRANGEBYLEX', log, '[' .. id .. '\0', '(' .. id .. '\1', 'LIMIT', 0, 1) > 0 then
+  if logged[id] or redis.call('HEXISTS', P .. 'entries', id) == 1 then
     refuse('exists', 'audit entry', 'id', id)
   end
   logged[id] = true
-  later('ZADD', log, 0, id .. '\0' .. record)
+  local at = integer(cjson.decode(record).at or 0)
+  later('HSET', P .. 'entries', id, record)
+  later('ZADD', P .. 'audit', at, id)
   if organization ~= '' then
-    later('ZADD', log .. ':' .. organization, 0, id)
+    later('ZADD', P .. 'audit:' .. organization, at, id)
   end
 end
 

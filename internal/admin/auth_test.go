@@ -64,7 +64,7 @@ func TestWhoMayManage(t *testing.T) {
 				t.Error("the answer repeats the key")
 			}
 			if tc.status == http.StatusForbidden {
-				if !strings.HasPrefix(p.Detail, "Insufficient permissions for operation GET /v1/keys") || !slices.Equal(p.Required, []string{keys.PermissionOperator}) || len(p.Granted) == 0 {
+				if !strings.HasPrefix(p.Detail, "Insufficient permissions for operation GET /v1/keys") || !slices.Equal(p.Required, []string{keys.PermissionKeysRead}) || len(p.Granted) == 0 {
 					t.Errorf("%+v", p)
 				}
 			}

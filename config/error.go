@@ -96,8 +96,8 @@ func closest(name string, known []string) string {
 }
 
 // distance counts the letters to add, drop, change or swap with a neighbour to
-// get from a to b (Damerau-Levenshtein, optimal string alignment). Names whose
-// lengths alone differ by more than most are not compared.
+// get from a to b (Damerau-Levenshtein, optimal string alignment). Names that
+// differ by more than most are not compared to their end.
 func distance(a, b string, most int) int {
 	if d := len(a) - len(b); d > most || -d > most {
 		return most + 1
@@ -119,6 +119,9 @@ func distance(a, b string, most int) int {
 			}
 		}
 		before, last, row = last, row, before
+		if slices.Min(last) > most && slices.Min(before) > most { // a swap goes back two rows
+			return most + 1
+		}
 	}
 	return last[len(b)]
 }

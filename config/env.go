@@ -37,6 +37,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix `env:"KEYGATE_TRUSTED_PROXIES" allowed:"addresses and CIDR ranges, separated by commas" doc:"Proxies in front of keygate that are believed about the client's address (X-Forwarded-For). Without it the peer is the client."`
 	Realm          string         `env:"KEYGATE_REALM" envDefault:"keygate" allowed:"1 to 64 printable ASCII characters without quotes and backslashes" doc:"Realm in the WWW-Authenticate header of refusals."`
 	CacheKeys      int            `env:"KEYGATE_CACHE_KEYS" envDefault:"100000" allowed:"1 to 10000000" doc:"Number of keys held in memory."`
+	Me             bool           `env:"KEYGATE_ME" envDefault:"true" allowed:"true or false" doc:"Lets a key ask the proxy about itself at /.keygate/me, and keeps all of /.keygate/ from the routes. With false both end."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
 	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`

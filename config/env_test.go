@@ -35,7 +35,7 @@ func TestDefaults(t *testing.T) {
 	c.set = nil
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
-		Realm: "keygate", CacheKeys: 100_000, DrainTimeout: 30 * time.Second, LogLevel: "info",
+		Realm: "keygate", CacheKeys: 100_000, Me: true, DrainTimeout: 30 * time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -53,7 +53,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
-		"KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
+		"KEYGATE_ME=false", "KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
 		"KEYGATE_ADMIN_URL=http://localhost:9090", "KEYGATE_ADMIN_KEY=whatever",
 	})
 	if err != nil || len(warnings) > 0 {
@@ -93,6 +93,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.1/32,2001:db8::/32,192.0.2.2/32 default=false",
 		"KEYGATE_REALM=Acme API default=false",
 		"KEYGATE_CACHE_KEYS=1 default=false",
+		"KEYGATE_ME=false default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
 		"LOG_LEVEL=debug default=false",
 		"LOG_FORMAT=console default=false",
@@ -215,16 +216,16 @@ func TestBadEnvironments(t *testing.T) {
 			`KEYGATE_TLS_CERT: is not supported yet: unset it`, `KEYGATE_TLS_KEY: is not supported yet: unset it`,
 			`KEYGATE_REQUIRE_HTTPS: is not supported yet: unset it`,
 		},
-		"KEYGATE_PORT=8080 KEYGATE_UPSTRAEM=pass KEYGATE_POLICYFILE=p KEYGATE_X=y": {
+		"KEYGATE_PORT=8080 KEYGATE_UPSTRAEM=pass KEYGATE_POLICYFILE=p KEYGATE_ZZZZZZ=y": {
 			`KEYGATE_POLICYFILE: is unknown; did you mean "KEYGATE_POLICY_FILE"?`,
 			`KEYGATE_PORT: is unknown; the port of the proxy is PORT, or part of KEYGATE_ADDR`,
 			`KEYGATE_UPSTRAEM: is unknown; did you mean "KEYGATE_UPSTREAM"?`,
-			`KEYGATE_X: is unknown`,
+			`KEYGATE_ZZZZZZ: is unknown`,
 		},
-		"LOG_LEVEL=loud PORT=x KEYGATE_FOO=1": { // in the order of the reference
+		"LOG_LEVEL=loud PORT=x KEYGATE_NONSENSE=1": { // in the order of the reference
 			`PORT: "x" is not a whole number; allowed: 1 to 65535`,
 			`LOG_LEVEL: "loud" is not a level; allowed: debug, info, warn or error`,
-			`KEYGATE_FOO: is unknown`,
+			`KEYGATE_NONSENSE: is unknown`,
 		},
 	} {
 		t.Run(env, func(t *testing.T) {
@@ -286,7 +287,7 @@ KEYGATE_ADMIN_KY: is unknown; did you mean "KEYGATE_ADMIN_KEY"?`
 // one problem for each.
 func FuzzFromEnv(f *testing.F) {
 	for _, name := range KnownVariables() {
-		f.Add(name, "1", "KEYGATE_X", "")
+		f.Add(name, "1", "KEYGATE_UNHEARD", "")
 		f.Add(name, "http://user:secret@host?q#f", "PORT", "80")
 	}
 	f.Add("KEYGATE_TRUSTED_PROXIES", "10.0.0.0/8,::1,fe80::1%a", "KEYGATE_ADDR", "[::1%a]:80")

@@ -24,7 +24,8 @@ const (
 const (
 	byID   = "id"
 	byName = "name"
-	byTime = "score"
+	byUse  = "used"
+	byEnd  = "ends"
 	byLog  = "log"
 )
 
@@ -49,7 +50,7 @@ func position(order, cursor string) (string, error) {
 	if of != order || position == "" {
 		return "", keys.ErrCursor
 	}
-	if order == byTime || order == byLog {
+	if order != byID && order != byName {
 		score, id, _ := strings.Cut(position, " ")
 		if _, err := parseScore(score); err != nil || id == "" {
 			return "", keys.ErrCursor
@@ -100,13 +101,13 @@ func newKeyQuery(f keys.KeyFilter, limit int) *keyQuery {
 	}
 	switch {
 	case !f.UnusedSince.IsZero():
-		q.Order = byTime
+		q.Order = byUse
 		q.add("used"+q.Suffix, "", "organization", "unused")
 	case !f.ExpiresBefore.IsZero() && f.Organization != "":
-		q.Order = byTime
+		q.Order = byEnd
 		q.add("live"+q.Suffix, "", "organization", "expires")
 	case !f.ExpiresBefore.IsZero():
-		q.Order = byTime
+		q.Order = byEnd
 		q.add("expiring", "", "expires")
 	case f.Query != "" && f.Account == "" && f.Space == "" && f.Name == "" && f.Status != keys.Paused && f.Status != keys.Revoked:
 		q.Order = byName

@@ -197,10 +197,10 @@ func TestCursors(t *testing.T) {
 	now := time.Now()
 	cursors := map[string]string{
 		"an id": "key_1", "no base64": "?", "padded": cursor(byID, "key_1") + "=", "no order": "a2V5", "no position": cursor(byID, "x")[:4],
-		"other": cursor("other", "x"), "no score": cursor(byTime, "x key_1"), "no number": cursor(byTime, "nan key_1"), "no end": cursor(byTime, "inf key_1"), "no id": cursor(byTime, "12"),
+		"other": cursor("other", "x"), "no score": cursor(byUse, "x key_1"), "no number": cursor(byUse, "nan key_1"), "no end": cursor(byUse, "inf key_1"), "no id": cursor(byUse, "12"),
 	}
-	orders := map[string]keys.KeyFilter{byID: {}, byName: {Query: "x"}, byTime: {UnusedSince: now}}
-	good := map[string]string{byID: cursor(byID, "key_1"), byName: cursor(byName, "x\x00\x00key_1"), byTime: cursor(byTime, "12 key_1"), byLog: cursor(byLog, "12 aud_1")}
+	orders := map[string]keys.KeyFilter{byID: {}, byName: {Query: "x"}, byUse: {UnusedSince: now}, byEnd: {ExpiresBefore: now}}
+	good := map[string]string{byID: cursor(byID, "key_1"), byName: cursor(byName, "x\x00\x00key_1"), byUse: cursor(byUse, "12 key_1"), byEnd: cursor(byEnd, "12 key_1"), byLog: cursor(byLog, "12 aud_1")}
 	for order, f := range orders {
 		for of, c := range good {
 			if _, err := s.Keys(t.Context(), f, keys.Page{After: c, Limit: 1}); errors.Is(err, keys.ErrCursor) != (of != order) {

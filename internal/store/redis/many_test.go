@@ -180,7 +180,7 @@ func (c *crowd) pages() {
 	})
 	c.measure("page of 50 in the middle, unused", 200, func(int) error {
 		k := c.some()
-		_, err := c.s.Keys(c.Context(), keys.KeyFilter{UnusedSince: now}, keys.Page{After: cursor(byTime, fmt.Sprint(micros(k.CreatedAt), " ", k.ID)), Limit: 50})
+		_, err := c.s.Keys(c.Context(), keys.KeyFilter{UnusedSince: now}, keys.Page{After: cursor(byUse, fmt.Sprint(micros(k.CreatedAt), " ", k.ID)), Limit: 50})
 		return err
 	})
 }
@@ -207,18 +207,22 @@ func (c *crowd) walks() {
 			return err
 		})
 	}
+	empty := c.memory()
 	var entries []keys.AuditEntry
 	for i := range 5 * maxEntries {
 		k := c.some()
 		entries = append(entries, keys.AuditEntry{
 			ID: fmt.Sprintf("aud_%032x", i), At: now, Action: "key.update", Actor: k.ID, ActorAccount: k.Account, Address: "192.0.2.1", RequestID: "req_" + k.ID[4:],
-			Kind: keys.KindKey, Target: k.ID, Organization: "org_" + k.ID[4:], Before: fmt.Appendf(nil, "{%q:%q}", "text", make([]byte, 60)), After: fmt.Appendf(nil, "{%q:%q}", "text", make([]byte, 60)),
+			Kind: keys.KindKey, Target: k.ID, Organization: k.Organization, Before: fmt.Appendf(nil, "{%q:%q}", "text", make([]byte, 60)), After: fmt.Appendf(nil, "{%q:%q}", "text", make([]byte, 60)),
 		})
 		if len(entries) == 500 {
 			apply(c, c.s, keys.Mutation{Audit: entries})
 			entries = nil
 		}
 	}
+	c.server.Do("DEL", changesKey)
+	entry, _ := c.server.Do("HSTRLEN", entriesKey, "aud_"+fmt.Sprintf("%032x", 0)).(int64)
+	c.Logf("an audit entry of %d bytes takes %d", entry, (c.memory()-empty)/(5*maxEntries))
 	next := ""
 	c.measure(fmt.Sprint(maxEntries, " audit entries that do not pass"), 5, func(int) error {
 		got, err := c.s.AuditLog(c.Context(), keys.AuditFilter{Actor: "nobody"}, keys.Page{After: next, Limit: 50})

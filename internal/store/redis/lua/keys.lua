@@ -2,7 +2,7 @@
 -- what its members alone do not tell is looked up in the records of a bounded
 -- number of them.
 --
--- ARGV[1]  JSON: order ("id", "name" or "score"), sets [{set, prefix, checks}] of
+-- ARGV[1]  JSON: order ("id", "name", "used" or "ends"), sets [{set, prefix, checks}] of
 --          which the smallest will do, suffix (of the sets of one organization),
 --          limit, names and records (the most that are looked at), and what the
 --          checks compare with: organization, account, space, name, query, status,
@@ -102,12 +102,9 @@ function walk.name(set)
   end
 end
 
-function walk.score(set)
+-- by_score walks from a rank to a score, both included.
+local function by_score(set, first, most)
   local name, scores = P .. set.set, {}
-  local first, most = 0, f.unused
-  if not most then
-    first, most = redis.call('ZCOUNT', name, '-inf', integer(f.at)), f.expires
-  end
   local past = redis.call('ZCOUNT', name, '-inf', integer(most))
   if after ~= '' then
     first = math.max(first, rank(name, string.match(after, '^(%S+) (.*)$')))
@@ -128,6 +125,14 @@ function walk.score(set)
   return read, function(id)
     return id, scores[id] .. ' ' .. id
   end
+end
+
+function walk.used(set)
+  return by_score(set, 0, f.unused)
+end
+
+function walk.ends(set)
+  return by_score(set, redis.call('ZCOUNT', P .. set.set, '-inf', integer(f.at)), f.expires)
 end
 
 -- size tells the smaller of sets; a prefix, which only sets of names have, is

@@ -134,6 +134,8 @@ type Client struct {
 	URL     *url.URL `env:"KEYGATE_ADMIN_URL" envDefault:"http://127.0.0.1:9090" allowed:"an http or https URL without credentials, query and fragment" doc:"Where the command line finds the management API."`
 	Key     Secret   `env:"KEYGATE_ADMIN_KEY" allowed:"a key; not together with KEYGATE_ADMIN_KEY_FILE" doc:"The key that the command line uses."`
 	KeyFile string   `env:"KEYGATE_ADMIN_KEY_FILE" allowed:"the path of a file that holds a key; not together with KEYGATE_ADMIN_KEY" doc:"Path of a file that holds that key."`
+	// Insecure is a variable of the server too.
+	Insecure bool `env:"KEYGATE_ADMIN_INSECURE" envDefault:"false" allowed:"true or false" doc:"Lets the command line send its key over plain HTTP to a machine other than this one. Whoever is on that network can then read it."`
 }
 
 // ClientFromEnv reads the environment of the command line. Variables of the

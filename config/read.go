@@ -115,7 +115,9 @@ func (r *reading) checkNames() {
 func KnownVariables() []string {
 	var names []string
 	for _, s := range slices.Concat(settingsOf(reflect.TypeFor[Config]()), settingsOf(reflect.TypeFor[Client]())) {
-		names = append(names, s.name)
+		if !slices.Contains(names, s.name) { // server and command line share one
+			names = append(names, s.name)
+		}
 	}
 	return append(names, later...)
 }

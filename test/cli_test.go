@@ -31,7 +31,7 @@ func TestCommandLine(t *testing.T) {
 	if g.must(&spaces, "spaces", "list", "--organization", org.ID); len(spaces) != 1 || spaces[0].ID != space.ID {
 		t.Errorf("%+v", spaces)
 	}
-	var account admin.CreatedAccount
+	var account admin.Account
 	g.must(&account, "accounts", "create", "--name", "Ada Lovelace", "--email", "ada@example.com", "--organization", "acme", "--role", "reader")
 	var accounts []admin.Account
 	if g.must(&accounts, "accounts", "list", "--organization", "acme"); len(accounts) != 2 || accounts[0].ID != account.ID {

@@ -175,7 +175,7 @@ func TestTenantCommands(t *testing.T) {
 	in := start(t)
 	org := decoded[admin.Organization](t, in.must("orgs", "create", "--slug", "acme", "--name", "Acme Inc.", "--plan", "pro", "-o", "json"))
 	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))
-	account := decoded[admin.CreatedAccount](t, in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner", "--space", "research", "-o", "json"))
+	account := decoded[admin.Account](t, in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner", "--space", "research", "-o", "json"))
 	if account.Grants[0].Space != space.ID || org.Plan != "pro" {
 		t.Errorf("%+v %+v", account, org)
 	}

@@ -16,7 +16,7 @@ func (a *app) client() (*admin.Client, error) {
 			"The first start of keygate shows one, or writes it to the file bootstrap-key in its data directory, which KEYGATE_ADMIN_KEY_FILE can name"}
 	}
 	return &admin.Client{
-		URL: c.URL, Key: c.Key.Reveal(), Insecure: a.lookup("KEYGATE_ADMIN_INSECURE") == "true",
+		URL: c.URL, Key: c.Key.Reveal(), Insecure: c.Insecure,
 		UserAgent: "keygate/" + a.version,
 	}, nil
 }

@@ -187,8 +187,7 @@ type AuditOptions struct {
 	Since, Until                        time.Time
 }
 
-// ListAudit lists the audit log, newest first.
-func (c *Client) ListAudit(ctx context.Context, o AuditOptions) (Page[AuditEntry], error) {
+func (o AuditOptions) query() url.Values {
 	q := ListOptions{Limit: o.Limit, Cursor: o.Cursor, Organization: o.Organization}.query()
 	for name, value := range map[string]string{"target": o.Target, "actor": o.Actor, "action": o.Action} {
 		if value != "" {
@@ -200,7 +199,12 @@ func (c *Client) ListAudit(ctx context.Context, o AuditOptions) (Page[AuditEntry
 			q.Set(name, at.UTC().Format(time.RFC3339Nano))
 		}
 	}
-	return get[Page[AuditEntry]](ctx, c, "/v1/audit", q)
+	return q
+}
+
+// ListAudit lists the audit log, newest first.
+func (c *Client) ListAudit(ctx context.Context, o AuditOptions) (Page[AuditEntry], error) {
+	return get[Page[AuditEntry]](ctx, c, "/v1/audit", o.query())
 }
 
 // ListPermissions lists the policy's permissions. There is one page.

@@ -41,6 +41,9 @@ type Client struct {
 	UserAgent string
 	// WaitReplicas has every change wait until all replicas have acted on it.
 	WaitReplicas bool
+	// Confirmed is optional: with WaitReplicas it is told after each change which
+	// replicas have acted on it.
+	Confirmed func([]Confirmation)
 }
 
 // APIError is a refusal by the management API, or an answer that is none of its.
@@ -81,12 +84,7 @@ func (e *InsecureError) Error() string {
 }
 
 // call sends one request and decodes the answer into out, if that is not nil.
-// A 429 is waited for, since nothing happened.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	if c.URL.Scheme == "http" && !c.Insecure && !loopback(c.URL.Hostname()) {
-		return &InsecureError{c.URL.Host}
-	}
-	target := c.URL.JoinPath(path)
 	if c.WaitReplicas && method != http.MethodGet {
 		query = maps.Clone(query)
 		if query == nil {
@@ -94,7 +92,6 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		}
 		query.Set("wait", "replicas")
 	}
-	target.RawQuery = query.Encode()
 	var body []byte
 	if in != nil {
 		var err error
@@ -102,26 +99,56 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 			return err
 		}
 	}
-	for waited := time.Duration(0); ; {
-		status, header, answer, err := c.send(ctx, method, target.String(), body)
-		if err != nil {
-			return &UnreachableError{c.URL.Redacted(), err}
-		}
-		if status == http.StatusTooManyRequests {
-			if wait, ok := retryAfter(header); ok && waited+wait <= maxWait {
-				waited += wait
-				if err := sleep(ctx, wait); err != nil {
-					return err
-				}
-				continue
-			}
-		}
-		return decode(status, header, answer, out)
+	resp, err := c.exchange(ctx, clientTimeout, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	answer, err := readAnswer(resp)
+	if err != nil {
+		return &UnreachableError{c.URL.Redacted(), err}
+	}
+	if err := decode(resp.StatusCode, resp.Header, answer, out); err != nil {
+		return err
+	}
+	c.tell(method, answer)
+	return nil
+}
+
+// tell passes on which replicas have acted on a change.
+func (c *Client) tell(method string, answer []byte) {
+	var o Outcome
+	if c.WaitReplicas && c.Confirmed != nil && method != http.MethodGet && json.Unmarshal(answer, &o) == nil {
+		c.Confirmed(o.Replicas)
 	}
 }
 
-func (c *Client) send(ctx context.Context, method, target string, body []byte) (int, http.Header, []byte, error) {
-	hc := http.Client{Timeout: clientTimeout}
+// exchange sends one request and returns the answer, whose body is still to be
+// read. A 429 is waited for, since nothing happened.
+func (c *Client) exchange(ctx context.Context, timeout time.Duration, method, path string, query url.Values, body []byte) (*http.Response, error) {
+	if c.URL.Scheme == "http" && !c.Insecure && !loopback(c.URL.Hostname()) {
+		return nil, &InsecureError{c.URL.Host}
+	}
+	target := c.URL.JoinPath(path)
+	target.RawQuery = query.Encode()
+	for waited := time.Duration(0); ; {
+		resp, err := c.send(ctx, timeout, method, target.String(), body)
+		if err != nil {
+			return nil, &UnreachableError{c.URL.Redacted(), err}
+		}
+		wait, ok := retryAfter(resp.Header)
+		if resp.StatusCode != http.StatusTooManyRequests || !ok || waited+wait > maxWait {
+			return resp, nil
+		}
+		resp.Body.Close()
+		waited += wait
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, timeout time.Duration, method, target string, body []byte) (*http.Response, error) {
+	hc := http.Client{Timeout: timeout}
 	if c.HTTP != nil {
 		hc = *c.HTTP
 	}
@@ -129,7 +156,7 @@ func (c *Client) send(ctx context.Context, method, target string, body []byte) (
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	r, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, nil, err
+		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+c.Key)
 	r.Header.Set("Accept", "application/json, application/problem+json")
@@ -140,19 +167,20 @@ func (c *Client) send(ctx context.Context, method, target string, body []byte) (
 		r.Header.Set("User-Agent", c.UserAgent)
 	}
 	resp, err := hc.Do(r)
-	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err // the rest repeats method and URL
-		}
-		return 0, nil, nil, err
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err // the rest repeats method and URL
 	}
+	return resp, err
+}
+
+func readAnswer(resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(answer) > maxAnswer {
 		err = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
-	return resp.StatusCode, resp.Header, answer, err
+	return answer, err
 }
 
 func decode(status int, header http.Header, answer []byte, out any) error {

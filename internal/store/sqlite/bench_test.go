@@ -21,11 +21,28 @@ var fillKeys = flag.Int("fill", 500, "number of keys that TestManyKeys stores be
 func numbered(n int) keys.Key {
 	id := fmt.Sprintf("key_%032x", n)
 	now := time.UnixMicro(1_700_000_000_000_000 + int64(n))
-	return keys.Key{
+	k := keys.Key{
 		ID: id, Name: fmt.Sprint("service ", n%1000), Description: "made to measure", Organization: fmt.Sprintf("org_%032x", n%100),
 		Account: fmt.Sprintf("acc_%032x", n%100), Permissions: []string{"orders:read", "orders:write", "invoices:*"}, CreatedAt: now, UpdatedAt: now,
 		Secrets: []keys.Secret{{Hash: keys.HashSecret(id), Prefix: "kg_live", LastFour: "abcd", CreatedAt: now}},
 	}
+	// Of each organization's keys some are paused, revoked, expired or about to
+	// be, in a space, or were used.
+	switch n / 100 % 20 {
+	case 0:
+		k.PausedAt = now
+	case 1:
+		k.RevokedAt = now
+	case 2:
+		k.ExpiresAt = now.Add(time.Hour)
+	case 3:
+		k.ExpiresAt = now.Add(10_000 * time.Hour)
+	case 4, 5, 6:
+		k.Space = fmt.Sprintf("spc_%032x", n%100)
+	case 7, 8, 9, 10:
+		k.LastUsedAt = now.Add(time.Duration(n%1000) * time.Hour)
+	}
+	return k
 }
 
 func fill(tb testing.TB, s *Store, n int) {
@@ -35,6 +52,7 @@ func fill(tb testing.TB, s *Store, n int) {
 		o := fmt.Sprintf("org_%032x", i)
 		a := fmt.Sprintf("acc_%032x", i)
 		m.Organizations = append(m.Organizations, keys.Organization{ID: o, Slug: fmt.Sprint("org-", i)})
+		m.Spaces = append(m.Spaces, keys.Space{ID: fmt.Sprintf("spc_%032x", i), Organization: o, Slug: "production"})
 		m.Accounts = append(m.Accounts, keys.Account{ID: a, Organization: o})
 		m.Grants = append(m.Grants, keys.Grant{ID: fmt.Sprintf("grt_%032x", i), Account: a, Organization: o, Role: "owner"})
 	}
@@ -158,7 +176,7 @@ func TestManyKeys(t *testing.T) {
 		}
 	}
 	first := func() string { return "" }
-	middle := func() string { return numbered(n/2 + rand.IntN(n/2)).ID }
+	middle := func() string { return newestFirst.cursor(place{id: numbered(n/2 + rand.IntN(n/2)).ID}) }
 	one := fmt.Sprintf("org_%032x", 7)
 	measure("Lookup", rounds, func(int) error {
 		_, err := s.Lookup(ctx, numbered(rand.IntN(n)).Secrets[0].Hash)
@@ -169,6 +187,38 @@ func TestManyKeys(t *testing.T) {
 	measure("page of 50 in the middle, an organization", rounds, page(keys.KeyFilter{Organization: one}, middle))
 	measure("page of 50, a name", rounds, page(keys.KeyFilter{Name: "service 7"}, first))
 	measure("page of 50, a name in an organization", rounds, page(keys.KeyFilter{Organization: one, Name: "service 7"}, first))
+	at := numbered(0).CreatedAt.Add(100 * time.Hour)
+	for _, filter := range []struct {
+		what string
+		f    keys.KeyFilter
+	}{
+		{"an account", keys.KeyFilter{Account: fmt.Sprintf("acc_%032x", 7)}},
+		{"a space", keys.KeyFilter{Space: fmt.Sprintf("spc_%032x", 7)}},
+		{"active", keys.KeyFilter{Status: keys.Active}},
+		{"paused", keys.KeyFilter{Status: keys.Paused}},
+		{"revoked", keys.KeyFilter{Status: keys.Revoked}},
+		{"expired", keys.KeyFilter{Status: keys.Expired}},
+		{"expiring", keys.KeyFilter{ExpiresBefore: at.Add(20_000 * time.Hour)}},
+		{"unused", keys.KeyFilter{UnusedSince: at}},
+		{"part of a name that many have", keys.KeyFilter{Query: "SERVICE 7"}},
+	} {
+		filter.f.At = at
+		measure("page of 50, "+filter.what, rounds, page(filter.f, first))
+		filter.f.Organization = one
+		measure("page of 50, "+filter.what+", in an organization", rounds, page(filter.f, first))
+	}
+	measure("a call that finds no part of a name", min(10, rounds), func(int) error {
+		_, err := s.Keys(ctx, keys.KeyFilter{Query: "nothing of the kind"}, keys.Page{Limit: 50})
+		return err
+	})
+	measure("1,000 uses", 20, func(i int) error {
+		uses := make([]keys.Use, 1000)
+		for j := range uses {
+			k := numbered(rand.IntN(n))
+			uses[j] = keys.Use{Key: k.ID, Secret: k.Secrets[0].Hash, At: at.Add(time.Duration(i) * 10_000 * time.Hour)}
+		}
+		return s.Used(ctx, uses)
+	})
 	measure("create, bounded by 1,000,000 keys", 20, func(i int) error {
 		_, err := s.Apply(ctx, keys.Mutation{At: time.Now(), Keys: []keys.Key{numbered(n + i)}, MaxKeys: &keys.MaxKeys{Organization: one, Max: 1_000_000}})
 		return err

@@ -70,10 +70,11 @@ const (
 	k.expires_at, k.paused_at, k.revoked_at, k.last_used_at, k.rotated_at, k.lifetime,
 	(SELECT json_group_array(json_object('hash', hex(hash), 'prefix', prefix, 'last_four', last_four, 'created_at', created_at,
 		'ends_at', ends_at, 'last_used_at', last_used_at, 'imported', imported) ORDER BY position) FROM secrets WHERE key = k.id)`
+	grantColumns = `g.id, g.account, coalesce(g.organization, ''), coalesce(g.space, ''), g.role, g.permission, g.created_at`
 	// grantsOf is completed by the account and a closing parenthesis.
 	grantsOf = `(SELECT json_group_array(json_object('id', id, 'account', account, 'organization', coalesce(organization, ''),
 		'space', coalesce(space, ''), 'role', role, 'permission', permission, 'created_at', created_at) ORDER BY id) FROM grants WHERE account = `
-	auditColumns = `id, at, action, actor, actor_account, address, request_id, kind, target, organization, before, after`
+	auditColumns = `a.id, a.at, a.action, a.actor, a.actor_account, a.address, a.request_id, a.kind, a.target, a.organization, a.before, a.after`
 )
 
 // scanner is *sql.Row or *sql.Rows.
@@ -99,6 +100,13 @@ func scanAccount(row scanner) (a keys.Account, err error) {
 	err = row.Scan(&a.ID, &a.Organization, &a.Name, &a.Email, &a.Subject, &a.Version, &created, &updated)
 	a.CreatedAt, a.UpdatedAt = instant(created), instant(updated)
 	return a, err
+}
+
+func scanGrant(row scanner) (g keys.Grant, err error) {
+	var created int64
+	err = row.Scan(&g.ID, &g.Account, &g.Organization, &g.Space, &g.Role, &g.Permission, &created)
+	g.CreatedAt = instant(created)
+	return g, err
 }
 
 func scanAudit(row scanner) (e keys.AuditEntry, err error) {

@@ -131,7 +131,7 @@ func (s *Store) probe(ctx context.Context) error {
 // edges complete "SELECT min(" and "SELECT max(": tables and their indexes.
 var edges = []string{
 	"rowid) FROM organizations", "slug) FROM organizations", "rowid) FROM spaces", "rowid) FROM accounts", "rowid) FROM grants", "account) FROM grants",
-	"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "account) FROM keys", "active_at) FROM keys",
+	"rowid) FROM keys", "id) FROM keys", "organization) FROM keys", "name) FROM keys", "account) FROM keys",
 	"hash) FROM secrets", "key) FROM secrets", "name) FROM settings", "seq) FROM changes", "id) FROM remembered", "until) FROM remembered",
 	"rowid) FROM audit", "id) FROM audit", "at) FROM audit", "organization) FROM audit", "target) FROM audit",
 }

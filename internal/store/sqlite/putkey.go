@@ -3,7 +3,6 @@ package sqlite
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"keygate/internal/keys"
 )
@@ -24,15 +23,15 @@ func (t *tx) putKey(f *feed, k keys.Key) error {
 	}
 	err = t.write(keys.KindKey,
 		`INSERT INTO keys (id, version, name, description, organization, space, account, permissions, allowed_cidrs, plan, overrides,
-			created_at, updated_at, expires_at, paused_at, revoked_at, last_used_at, rotated_at, lifetime, folded_name)
-			VALUES (?1, ?2+1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)`,
+			created_at, updated_at, expires_at, paused_at, revoked_at, last_used_at, rotated_at, lifetime)
+			VALUES (?1, ?2+1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)`,
 		`UPDATE keys SET version=?2+1, name=?3, description=?4, organization=?5, space=?6, account=?7, permissions=?8, allowed_cidrs=?9,
 			plan=?10, overrides=?11, created_at=?12, updated_at=?13, expires_at=?14, paused_at=?15, revoked_at=?16,
-			last_used_at=max(last_used_at, ?17), rotated_at=?18, lifetime=?19, folded_name=?20 WHERE id=?1 AND version=?2`,
+			last_used_at=max(last_used_at, ?17), rotated_at=?18, lifetime=?19 WHERE id=?1 AND version=?2`,
 		`SELECT version FROM keys WHERE id=?`, only(k.ID),
 		k.ID, k.Version, k.Name, k.Description, reference(k.Organization), reference(k.Space), k.Account, permissions, cidrs, k.Plan, string(k.Overrides),
 		micros(k.CreatedAt), micros(k.UpdatedAt), micros(k.ExpiresAt), micros(k.PausedAt), micros(k.RevokedAt), micros(k.LastUsedAt), micros(k.RotatedAt),
-		k.Lifetime.Microseconds(), folded(k.Name))
+		k.Lifetime.Microseconds())
 	if err != nil {
 		return err
 	}
@@ -79,15 +78,3 @@ func (t *tx) secretUses(key string) (map[string]int64, error) {
 
 // hexHash writes a hash as SQLite's hex does.
 func hexHash(h keys.Hash) string { return fmt.Sprintf("%X", h[:]) }
-
-// folded is the lower case of a name, by which parts of it are found: nil where
-// SQLite's lower, which knows ASCII only, makes the same of it. Letters fold one
-// by one (strings.ToLower), so that ẞ and ß are equal, but neither equals ss.
-func folded(name string) any {
-	for i := range len(name) {
-		if name[i] >= 0x80 {
-			return strings.ToLower(name)
-		}
-	}
-	return nil
-}

@@ -100,20 +100,14 @@ func (s *Store) Setting(ctx context.Context, name string) (keys.Setting, error) 
 
 // Grants implements keys.Store.
 func (s *Store) Grants(ctx context.Context, accounts ...string) ([]keys.Grant, error) {
-	var all []keys.Grant
-	for _, account := range accounts {
-		var text string
-		if err := s.readers.QueryRowContext(ctx, `SELECT `+grantsOf+`?)`, account).Scan(&text); err != nil {
-			return nil, s.explain(err)
-		}
-		grants, err := parseGrants(text)
-		if err != nil {
-			return nil, s.explain(err)
-		}
-		all = append(all, grants...)
+	wanted, err := list(accounts)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	return many(ctx, s, scanGrant, grantsQuery, wanted)
 }
+
+const grantsQuery = `SELECT ` + grantColumns + ` FROM json_each(?) j CROSS JOIN grants g ON g.account = j.value ORDER BY j.key, g.id`
 
 // Organizations implements keys.Store.
 func (s *Store) Organizations(ctx context.Context, p keys.Page) ([]keys.Organization, error) {
@@ -133,40 +127,10 @@ func (s *Store) Accounts(ctx context.Context, organization string, p keys.Page) 
 		`SELECT `+accountColumns+` FROM accounts a WHERE a.organization IS ? AND a.id < ? ORDER BY a.id DESC LIMIT ?`, reference(organization), bound(p), limit(p))
 }
 
-// Keys implements keys.Store. Each of the four forms of the filter has an index.
-func (s *Store) Keys(ctx context.Context, f keys.KeyFilter, p keys.Page) (keys.KeyPage, error) {
-	where, args := `k.id < ?`, []any{bound(p)}
-	if f.Name != "" {
-		where, args = `k.name=? AND `+where, append([]any{f.Name}, args...)
-	}
-	if f.Organization != "" {
-		where, args = `k.organization=? AND `+where, append([]any{f.Organization}, args...)
-	}
-	found, err := many(ctx, s, scanKey,
-		`SELECT `+keyColumns+` FROM keys k WHERE `+where+` ORDER BY k.id DESC LIMIT ?`, append(args, limit(p))...)
-	page := keys.KeyPage{Keys: found}
-	if len(found) == p.Limit && p.Limit > 0 {
-		page.Next = found[len(found)-1].ID
-	}
-	return page, err
-}
-
-// AuditLog implements keys.Store.
-func (s *Store) AuditLog(ctx context.Context, _ keys.AuditFilter, p keys.Page) (keys.AuditPage, error) {
-	found, err := many(ctx, s, scanAudit,
-		`SELECT `+auditColumns+` FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`, bound(p), limit(p))
-	page := keys.AuditPage{Entries: found}
-	if len(found) == p.Limit && p.Limit > 0 {
-		page.Next = found[len(found)-1].ID
-	}
-	return page, err
-}
-
-// bound is what a page's ids are smaller than. Without a start that is the last
-// code point: a condition that is always there is one that an index serves.
+// bound is what a page's ids are smaller than.
 func bound(p keys.Page) string {
 	if p.After == "" {
-		return "\U0010FFFF"
+		return lastID
 	}
 	return p.After
 }
@@ -186,8 +150,17 @@ func one[T any](ctx context.Context, s *Store, kind, ref string, scan func(scann
 	return record, nil
 }
 
+// querier is the readers, or one transaction of theirs.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 func many[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := s.readers.QueryContext(ctx, query, args...)
+	return collect(ctx, s, s.readers, scan, query, args...)
+}
+
+func collect[T any](ctx context.Context, s *Store, q querier, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, s.explain(err)
 	}

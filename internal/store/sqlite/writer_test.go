@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -207,52 +206,5 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	}
 	if _, err := s.readers.ExecContext(t.Context(), "DELETE FROM keys"); err == nil {
 		t.Error("a reader's connection writes")
-	}
-}
-
-// TestQueriesUseIndexes: no query that runs over many keys reads them all or
-// sorts them.
-func TestQueriesUseIndexes(t *testing.T) {
-	s := openStore(t, Options{Dir: t.TempDir()})
-	// Statistics would change plans: there are none, and none are gathered.
-	for _, query := range []string{
-		lookupQuery,
-		`SELECT ` + keyColumns + ` FROM keys k WHERE k.id < ? ORDER BY k.id DESC LIMIT ?`,
-		`SELECT ` + keyColumns + ` FROM keys k WHERE k.organization=? AND k.id < ? ORDER BY k.id DESC LIMIT ?`,
-		`SELECT ` + keyColumns + ` FROM keys k WHERE k.name=? AND k.id < ? ORDER BY k.id DESC LIMIT ?`,
-		`SELECT ` + keyColumns + ` FROM keys k WHERE k.organization=? AND k.name=? AND k.id < ? ORDER BY k.id DESC LIMIT ?`,
-		`SELECT ` + accountColumns + ` FROM accounts a WHERE a.organization IS ? AND a.id < ? ORDER BY a.id DESC LIMIT ?`,
-		`SELECT ` + spaceColumns + ` FROM spaces s WHERE s.organization=? AND s.id < ? ORDER BY s.id DESC LIMIT ?`,
-		`SELECT ` + organizationColumns + ` FROM organizations o WHERE o.id=?1 OR o.slug=?1`,
-		`SELECT ` + auditColumns + ` FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?`,
-		countQuery,
-		`SELECT seq, kind, id, organization, version FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`,
-		`DELETE FROM changes WHERE seq <= ?`,
-		`DELETE FROM keys WHERE id=? AND version=?`,
-	} {
-		rows, err := s.readers.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
-		if err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-		var plan []string
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
-				t.Fatal(err)
-			}
-			plan = append(plan, fmt.Sprintf("%d<%d %s", id, parent, detail))
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
-		rows.Close()
-		for _, step := range plan {
-			// The count reads from a subquery, which is a scan in name only.
-			if strings.Contains(step, "SCAN") && !strings.Contains(step, "SCAN (subquery") || strings.Contains(step, "TEMP B-TREE FOR ORDER BY") {
-				t.Errorf("%s\nhas the plan\n%s", query, strings.Join(plan, "\n"))
-				break
-			}
-		}
 	}
 }

@@ -35,6 +35,7 @@ type options struct {
 	redis       bool
 	peers       bool
 	only        *regexp.Regexp
+	keys        int
 }
 
 func main() {
@@ -66,6 +67,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
+	if o.keys > 0 {
+		return scale(ctx, o, stdout)
+	}
 	return bench(ctx, o, stdout)
 }
 
@@ -81,12 +85,13 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.against, "against", "", "another keygate binary to measure this one against, such as one of an earlier commit")
 	f.BoolVar(&o.redis, "redis", true, "also measure keygate on Redis, which must be installed")
 	f.BoolVar(&o.peers, "peers", false, "also measure against nginx and HAProxy, which must be installed")
+	f.IntVar(&o.keys, "keys", 0, "instead of all that: store so many keys and measure how keygate bears them; 1000000 takes minutes")
 	only := f.String("run", "", "regular expression; measure only the rows whose name matches it")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if o.repetitions < 1 || o.rate < 1 || o.connections < 1 || o.closed <= 0 || o.open <= 0 || f.NArg() > 0 {
-		return o, errors.New("numbers and lengths must be positive, and there are no arguments; see -h")
+	if o.repetitions < 1 || o.keys < 0 || o.keys > 0 && o.keys < scaleUsed || o.rate < 1 || o.connections < 1 || o.closed <= 0 || o.open <= 0 || f.NArg() > 0 {
+		return o, errors.New("numbers and lengths must be positive, -keys at least 20000, and there are no arguments; see -h")
 	}
 	var err error
 	o.only, err = regexp.Compile(*only)

@@ -64,7 +64,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlags(cmd) }
 	root.AddCommand(
 		a.serveCommand("serve"), a.keysCommand(), a.organizationsCommand(), a.spacesCommand(), a.accountsCommand(), a.replicasCommand(),
-		a.routesCommand(), a.configCommand(), a.healthcheckCommand(), a.versionCommand(),
+		a.backupCommand(), a.restoreCommand(), a.routesCommand(), a.configCommand(), a.healthcheckCommand(), a.versionCommand(),
 	)
 	return root
 }

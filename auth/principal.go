@@ -59,7 +59,9 @@ func (a *Authenticator) CachedKeys() int { return a.cache.found.EstimatedSize() 
 // Principal is an active key with all that decisions about it need, computed
 // once for a policy. It is shared between requests and must not be changed.
 type Principal struct {
-	Key          *keys.Key
+	Key *keys.Key
+	// Secret is the one of the key that was presented.
+	Secret       *keys.Secret
 	Organization *keys.Organization
 	// Plan is the one that applies, overrides included, its limits held by this
 	// key; PlanKnown is false where the policy no longer has the one that was
@@ -200,6 +202,7 @@ func stateAt(f *keys.Found, now time.Time) *Refusal {
 func newPrincipal(f *keys.Found, policy *keys.Policy) (*Principal, error) {
 	p := &Principal{
 		Key:       &f.Key,
+		Secret:    &f.Key.Secrets[f.Secret],
 		PlanKnown: true,
 		policy:    policy,
 		own:       policy.Catalogue.Expand(f.Key.Permissions),

@@ -39,11 +39,7 @@ func (x *exchange) refuse(answer *refusal) {
 		answer.problem.Title = "Client Closed Request"
 		h.Set("Connection", "close")
 	}
-	if x.r.ContentLength != 0 {
-		// net/http reads what is left of a body before the answer goes out.
-		// Writers of tests have no deadline.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
-	}
+	x.ignoreBody()
 	x.describe(h)
 	if answer.challenge != "" {
 		h.Set("Www-Authenticate", answer.challenge)
@@ -56,6 +52,15 @@ func (x *exchange) refuse(answer *refusal) {
 	}
 	answer.problem.RequestID = x.id
 	problem.Write(x, &answer.problem)
+}
+
+// ignoreBody bounds the wait for a body that is not forwarded: net/http reads
+// what is left of one before the answer goes out.
+func (x *exchange) ignoreBody() {
+	if x.r.ContentLength != 0 {
+		// Writers of tests have no deadline.
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
+	}
 }
 
 func (x *exchange) ambiguousPath(detail string) *refusal {
@@ -76,6 +81,10 @@ func (x *exchange) wrongMethod() *refusal {
 	if allow == "" { // the rule allows all, and this is one that keygate forwards for nobody
 		allow = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 	}
+	return methodsAllowed(allow)
+}
+
+func methodsAllowed(allow string) *refusal {
 	return &refusal{decision: methodNotAllowed, allow: allow, problem: problem.Problem{
 		Status: http.StatusMethodNotAllowed, Error: "Method not allowed", Detail: "This path allows " + allow + ".",
 	}}

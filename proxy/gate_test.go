@@ -121,6 +121,7 @@ type gateOptions struct {
 	policy  string
 	trusted []netip.Prefix
 	target  string               // instead of the recording upstream
+	noMe    bool                 // /.keygate/ is nothing special
 	level   zapcore.LevelEnabler // of the log; nil: all
 }
 
@@ -151,7 +152,7 @@ func newGate(t *testing.T, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {

@@ -17,6 +17,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.finish()
 	if answer := p.decide(x); answer != nil {
 		x.refuse(answer)
+	} else if x.asksAboutItself() {
+		x.answerMe()
 	} else {
 		x.sent = p.now()
 		if r.ContentLength != 0 {
@@ -77,6 +79,9 @@ func (x *exchange) checkPath() *refusal {
 // findRule finds the rule that covers the request; nil where only the method is
 // wrong.
 func (x *exchange) findRule() (*rule, *refusal) {
+	if x.isOwn() {
+		return x.findOwn()
+	}
 	match := x.policy.table.Match(x.r.Method, x.r.Host, x.r.URL.Path)
 	if match.Rule == nil && !match.PathKnown {
 		return nil, x.noRoute()
@@ -109,6 +114,9 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	}
 	if !x.principal.PlanKnown {
 		x.policy.usesUnknownPlan(x.principal)
+	}
+	if x.asksAboutItself() {
+		return p.look(x, known)
 	}
 	if x.access, refused = p.auth.Authorize(ctx, x.principal, x.r, x.rule.Rule, x.client); refused != nil {
 		return x.refused(refused)

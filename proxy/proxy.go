@@ -18,7 +18,7 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but TrustedProxies are required.
+// Options of a Proxy; all but TrustedProxies and Me are required.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
@@ -27,6 +27,9 @@ type Options struct {
 	Realm string
 	// TrustedProxies are believed about the client's address, host and scheme.
 	TrustedProxies []netip.Prefix
+	// Me reserves the paths under /.keygate/, of which /.keygate/me tells a key
+	// about itself.
+	Me bool
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
 	Metrics   prometheus.Registerer
@@ -46,6 +49,7 @@ type Proxy struct {
 	now       func() time.Time
 	transport *http.Transport
 	policy    atomic.Pointer[Policy]
+	me        *me // nil: the paths under /.keygate/ are like others
 	exchanges sync.Pool
 }
 
@@ -61,6 +65,9 @@ func New(o Options) *Proxy {
 		metrics:   newMetrics(o.Metrics),
 		now:       o.Now,
 		transport: newTransport(),
+	}
+	if o.Me {
+		p.me = newMe(o.Now)
 	}
 	p.exchanges.New = func() any {
 		x := &exchange{proxy: p}

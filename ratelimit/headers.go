@@ -28,15 +28,8 @@ func AppendPolicy(dst []byte, limits []Limit) []byte {
 // t of Retry-After: a client may go by either field and be right.
 func AppendState(dst []byte, d Decision) []byte {
 	for i := range d.Limits {
-		s := &d.Limits[i]
-		remaining, wait := s.Remaining, int64(0)
-		if s.Remaining < s.Quota {
-			wait = max(1, seconds(s.NextUnit))
-		}
-		if s.Violated && !d.Allowed {
-			remaining, wait = 0, RetryAfterSeconds(d)
-		}
-		dst = appendName(dst, i, s.Name)
+		remaining, wait := Shown(d, i)
+		dst = appendName(dst, i, d.Limits[i].Name)
 		dst = append(dst, ";r="...)
 		dst = strconv.AppendInt(dst, remaining, 10)
 		if wait > 0 {
@@ -45,6 +38,19 @@ func AppendState(dst []byte, d Decision) []byte {
 		}
 	}
 	return dst
+}
+
+// Shown is what a client is told of the i-th limit: what remains, and the
+// seconds until that grows; 0 while nothing is spent.
+func Shown(d Decision, i int) (remaining, wait int64) {
+	s := &d.Limits[i]
+	if s.Violated && !d.Allowed {
+		return 0, RetryAfterSeconds(d)
+	}
+	if s.Remaining < s.Quota {
+		wait = max(1, seconds(s.NextUnit))
+	}
+	return s.Remaining, wait
 }
 
 // RetryAfterSeconds is the value of the Retry-After field: whole seconds,

@@ -99,6 +99,14 @@ func (g *guardedLedger) Lease(ctx context.Context, asks []ratelimit.Ask, grants 
 	return err
 }
 
+func (g *guardedLedger) Peek(ctx context.Context, a ratelimit.Ask) (grant ratelimit.Grant, err error) {
+	_, err = through(g.breaker, func() (_ struct{}, err error) {
+		grant, err = g.Ledger.Peek(ctx, a)
+		return struct{}{}, err
+	})
+	return grant, err
+}
+
 // guardedLookups leaves a store alone that does not answer requests' questions.
 type guardedLookups struct {
 	lookups auth.Lookups

@@ -92,7 +92,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	limiter := ratelimit.NewLimiter(back.ledger)
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
-		TrustedProxies: o.Config.TrustedProxies, AccessLog: logs.access, Metrics: registry, Now: time.Now,
+		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
 	registerParts(registry, authenticator, limiter, gate)

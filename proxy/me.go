@@ -94,8 +94,8 @@ func overMeBudget(retryAfter time.Duration) *refusal {
 	}}
 }
 
-// aboutKey is what a key may know about itself.
-type aboutKey struct {
+// aboutMe is what a key may know about itself.
+type aboutMe struct {
 	Key struct {
 		ID              string    `json:"id"`
 		Name            string    `json:"name"`
@@ -130,7 +130,7 @@ type aboutLimit struct {
 
 // answerMe tells the key about itself.
 func (x *exchange) answerMe() {
-	body, err := json.Marshal(x.aboutKey())
+	body, err := json.Marshal(x.aboutMe())
 	if err != nil {
 		panic("proxy: " + err.Error()) // strings, numbers and times of four-digit years always marshal
 	}
@@ -148,9 +148,9 @@ func (x *exchange) answerMe() {
 	}
 }
 
-func (x *exchange) aboutKey() *aboutKey {
+func (x *exchange) aboutMe() *aboutMe {
 	p := x.principal
-	about := &aboutKey{Plan: p.Plan.Name, Limits: x.aboutLimits()}
+	about := &aboutMe{Plan: p.Plan.Name, Limits: x.aboutLimits()}
 	k := &about.Key
 	k.ID, k.Name, k.Prefix, k.LastFour = p.Key.ID, p.Key.Name, p.Secret.Prefix, p.Secret.LastFour
 	k.Status = string(keys.Active) // or it would have been refused

@@ -1,11 +1,14 @@
 package auth
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"keygate/internal/keys"
+	"keygate/proxy/route"
 )
 
 // Question is a request that somebody asks about: nothing is sent, nothing is spent.
@@ -70,4 +73,59 @@ type ExplainedLimit struct {
 	Remaining int64
 	// Reset is how long until Remaining grows; 0 if nothing was spent.
 	Reset time.Duration
+}
+
+// ByHash returns the principal behind the hash of a secret, or why Authenticate
+// would return none for the secret itself. Where the key is known but not in
+// force, both are returned, so that what it could do otherwise can be told: only
+// a principal without a refusal may be let in.
+func (a *Authenticator) ByHash(ctx context.Context, h keys.Hash, policy *keys.Policy) (*Principal, *Refusal) {
+	e, refusal := a.entry(ctx, h, policy)
+	if refusal != nil {
+		return nil, refusal
+	}
+	state := a.state(&e.found)
+	if s := &e.found.Key.Secrets[e.found.Secret]; !s.Imported && s.Prefix != a.format.Prefix() {
+		state = unknownKey() // made under a former prefix: the secret is refused before it is looked up
+	}
+	p, refusal := e.under(policy)
+	if state != nil {
+		return p, state
+	}
+	return p, refusal
+}
+
+// Judgement is what Authorize looks at, each check by itself: nil is a pass.
+type Judgement struct {
+	Address, Organization, Space, Scope *Refusal
+	// Granted is what the principal may do there. It is nil, and Scope is not
+	// judged, if Space is refused.
+	Granted []string
+	// Unowned are those of the missing permissions that the key was given and
+	// that its owner does not hold there.
+	Unowned []string
+}
+
+// Judge makes all the checks of Authorize, also those after the first that
+// refuses. Without a rule only the address is judged.
+func (a *Authenticator) Judge(ctx context.Context, p *Principal, r *http.Request, rule *route.Rule, client netip.Addr) Judgement {
+	j := Judgement{Address: p.allowsAddress(client)}
+	if rule == nil {
+		return j
+	}
+	j.Organization = p.inOrganization(r, rule)
+	var access Access
+	if access, j.Space = a.atSpace(ctx, p, r, rule); j.Space != nil {
+		return j
+	}
+	j.Granted = p.policy.Catalogue.Names(access.set)
+	if j.Scope = p.holds(rule, access); j.Scope != nil {
+		given := p.policy.Catalogue.Names(p.own)
+		for _, name := range j.Scope.Missing() {
+			if slices.Contains(given, name) {
+				j.Unowned = append(j.Unowned, name)
+			}
+		}
+	}
+	return j
 }

@@ -33,7 +33,7 @@ import (
 // gate is a whole data plane on a real store, in front of a real upstream, with
 // a clock that tests set.
 type gate struct {
-	t        *testing.T
+	t        testing.TB
 	url      string
 	proxy    *proxy.Proxy
 	auth     *auth.Authenticator
@@ -71,7 +71,7 @@ type upstream struct {
 	answer http.HandlerFunc
 }
 
-func newUpstream(t *testing.T) *upstream {
+func newUpstream(t testing.TB) *upstream {
 	u := &upstream{}
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
@@ -125,7 +125,7 @@ type gateOptions struct {
 	level   zapcore.LevelEnabler // of the log; nil: all
 }
 
-func newGate(t *testing.T, o gateOptions) *gate {
+func newGate(t testing.TB, o gateOptions) *gate {
 	t.Helper()
 	g := &gate{t: t, now: time.Now(), upstream: newUpstream(t), registry: prometheus.NewRegistry()}
 	store, err := sqlite.Open(context.Background(), sqlite.Options{Dir: t.TempDir(), Now: g.clock})
@@ -174,6 +174,11 @@ func newGate(t *testing.T, o gateOptions) *gate {
 
 func (g *gate) setPolicy(yaml string) {
 	g.t.Helper()
+	g.proxy.SetPolicy(g.compile(yaml))
+}
+
+func (g *gate) compile(yaml string) *proxy.Policy {
+	g.t.Helper()
 	loaded, err := config.ParsePolicy("test.yaml", []byte(yaml))
 	if err != nil {
 		g.t.Fatal(err)
@@ -186,7 +191,7 @@ func (g *gate) setPolicy(yaml string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.proxy.SetPolicy(compiled)
+	return compiled
 }
 
 // key makes a key of the organization "default" unless in says otherwise.
@@ -263,4 +268,11 @@ func (b *breakable) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ra
 		return errors.New("ledger is away")
 	}
 	return b.Ledger.Lease(ctx, asks, grants)
+}
+
+func (b *breakable) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, error) {
+	if b.away.Load() {
+		return ratelimit.Grant{}, errors.New("ledger is away")
+	}
+	return b.Ledger.Peek(ctx, a)
 }

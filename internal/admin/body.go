@@ -97,39 +97,79 @@ func jsonMistake(err error) string {
 	return err.Error()
 }
 
-// checkNames refuses what encoding/json would take in a way of its own: a name
-// that stands twice (the last one wins) and letters in another case.
+// checkNames refuses what encoding/json would take in a way of its own, at any
+// depth: a name that stands twice (the last one wins) and letters in another case.
 func checkNames(body []byte) []problem.FieldError {
-	var wrong []problem.FieldError
-	var seen []string
-	d := json.NewDecoder(bytes.NewReader(body))
-	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		return nil // not an object: huma says so
-	}
-	for d.More() {
-		token, err := d.Token()
-		name, ok := token.(string)
-		var value json.RawMessage
-		if err != nil || !ok || d.Decode(&value) != nil {
-			return nil // valid JSON has no way here
+	n := names{decoder: json.NewDecoder(bytes.NewReader(body))}
+	n.value("")
+	return n.wrong
+}
+
+// names looks for wrong ones in a body that is known to be JSON.
+type names struct {
+	decoder *json.Decoder
+	wrong   []problem.FieldError
+	enough  bool
+}
+
+func (n *names) value(at string) {
+	token, err := n.decoder.Token()
+	switch {
+	case err != nil:
+		n.enough = true // valid JSON has no way here
+	case token == json.Delim('['):
+		for i := 0; n.more(); i++ {
+			n.value(at + "[" + itoa(i) + "]")
 		}
+	case token == json.Delim('{'):
+		n.object(at)
+	}
+}
+
+func (n *names) object(at string) {
+	var seen []string
+	for n.more() {
+		token, err := n.decoder.Token()
+		name, ok := token.(string)
+		if n.enough = err != nil || !ok; n.enough {
+			return
+		}
+		field := strings.TrimPrefix(at+"."+name, ".")
 		switch {
 		case len(name) > maxNameBytes:
-			return []problem.FieldError{{Pointer: "#", Field: "the body", Detail: "has a field whose name is too long"}}
+			n.only("has a field whose name is too long")
+		case len(seen) == maxNames:
+			n.only("has too many fields")
 		case slices.Contains(seen, name):
-			wrong = append(wrong, bodyField(name, "stands twice in the body"))
-		case name != strings.ToLower(name):
-			wrong = append(wrong, bodyField(name, "is not a field of this request: names are in lower case"))
+			n.wrong = append(n.wrong, bodyField(field, "stands twice in the body"))
+		case name != strings.ToLower(name) && at != "headers": // whose names are values
+			n.wrong = append(n.wrong, bodyField(field, "is not a field of this request: names are in lower case"))
 		}
-		if seen = append(seen, name); len(seen) > maxNames {
-			return []problem.FieldError{{Pointer: "#", Field: "the body", Detail: "has too many fields"}}
-		}
+		seen = append(seen, name)
+		n.value(field)
 	}
-	return wrong
+}
+
+// more reports whether the object or list goes on, and steps over its end.
+func (n *names) more() bool {
+	if n.enough = n.enough || len(n.wrong) >= maxNames; n.enough {
+		return false
+	}
+	if n.decoder.More() {
+		return true
+	}
+	_, err := n.decoder.Token()
+	n.enough = err != nil
+	return false
+}
+
+// only answers a body that is not looked at any further.
+func (n *names) only(detail string) {
+	n.wrong, n.enough = []problem.FieldError{{Pointer: "#", Field: "the body", Detail: detail}}, true
 }
 
 const (
-	maxNames     = 100 // keeps the search for names that stand twice short
+	maxNames     = 100 // of one object and of those that are wrong: keeps search and answer short
 	maxNameBytes = 100 // keeps the answer about an unknown name short
 )
 

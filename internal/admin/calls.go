@@ -270,21 +270,39 @@ func (c *Client) ListAccounts(ctx context.Context, o ListOptions) (Page[Account]
 // All reads a list to its end, or until it has most records; 0 is all.
 func All[T any](ctx context.Context, o ListOptions, most int, list func(context.Context, ListOptions) (Page[T], error)) ([]T, error) {
 	all := []T{}
-	for {
+	o.Limit = most
+	err := Each(ctx, o, list, func(item T) error {
+		all = append(all, item)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Each reads a list page by page, to its end or until it had o.Limit records; 0
+// is all. An error of each ends it.
+func Each[T any](ctx context.Context, o ListOptions, list func(context.Context, ListOptions) (Page[T], error), each func(T) error) error {
+	for most, n := o.Limit, 0; ; {
 		o.Limit = maxPage
 		if most > 0 {
-			o.Limit = min(maxPage, most-len(all))
+			o.Limit = min(maxPage, most-n)
 		}
 		page, err := list(ctx, o)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		all = append(all, page.Items...)
-		if page.Next == "" || most > 0 && len(all) >= most {
-			return all, nil
+		for _, item := range page.Items {
+			if err := each(item); err != nil {
+				return err
+			}
+		}
+		if n += len(page.Items); page.Next == "" || most > 0 && n >= most {
+			return nil
 		}
 		if page.Next == o.Cursor {
-			return nil, errors.New("the list does not end: the answer repeats its cursor")
+			return errors.New("the list does not end: the answer repeats its cursor")
 		}
 		o.Cursor = page.Next
 	}

@@ -38,7 +38,7 @@ func (o *Outcome) outcome() *Outcome { return o }
 type Confirmation struct {
 	_         struct{} `json:"-" additionalProperties:"true"`
 	ID        string   `json:"id"`
-	Name      string   `json:"name"`
+	Name      string   `json:"name,omitempty" doc:"The host's name; for operators only."`
 	Confirmed bool     `json:"confirmed" doc:"False: not within 2 s. It may be cut off, and then stops trusting what it remembers."`
 }
 
@@ -199,6 +199,9 @@ func (h *handler) confirm(ctx context.Context, by *call, out any) error {
 	}
 	shown := []Confirmation{}
 	for _, r := range replicas {
+		if !by.actor.Operator {
+			r.Name = "" // how the operators call their hosts is none of a tenant's business
+		}
 		shown = append(shown, Confirmation{ID: r.ID, Name: r.Name, Confirmed: r.Confirmed})
 	}
 	if o, ok := out.(interface{ outcomeOf() *Outcome }); ok {

@@ -32,9 +32,12 @@ type Replicas struct {
 func (h *handler) registerReplicas() {
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/replicas", id: "list-replicas", tag: "Instance", status: http.StatusOK,
-		summary: "List the running replicas", detail: "All that reported within the last minute, in the order of their start.",
+		summary: "List the running replicas", detail: "All that reported within the last minute, in the order of their start. Operators only.",
 		example: Replicas{Items: []Replica{exampleReplica}},
-	}, func(ctx context.Context, _ *call, _ *struct{}) (*body[Replicas], error) {
+	}, func(ctx context.Context, by *call, _ *struct{}) (*body[Replicas], error) {
+		if err := h.Service.MayOperate(by.actor, "list the replicas"); err != nil {
+			return nil, err
+		}
 		found, err := h.Replicas(ctx)
 		out := Replicas{Items: make([]Replica, len(found))}
 		for i := range found {

@@ -68,6 +68,15 @@ func (a *Authority) require(organization, space string, anyOf ...string) error {
 	return a.lacks(space, anyOf)
 }
 
+// requireIn is require for a filter, in which no organization means all of them:
+// a key of the instance that is no operator's belongs to none and sees none.
+func (a *Authority) requireIn(organization, space, what string, anyOf ...string) error {
+	if organization == "" {
+		return a.operator(what)
+	}
+	return a.require(organization, space, anyOf...)
+}
+
 func (a *Authority) lacks(space string, anyOf []string) error {
 	e := &ForbiddenError{Required: anyOf[:1], Detail: "the API key lacks " + strings.Join(anyOf, " or ")}
 	if a.Space != "" && space == "" {
@@ -101,6 +110,14 @@ func (a *Authority) covers(permissions []string, space string) (beyond []string)
 	held, catalogue := a.Held(space), a.Policy.Catalogue
 	for _, name := range catalogue.Names(catalogue.Expand(permissions)) {
 		if i, _ := catalogue.Index(name); !held.Has(i) {
+			beyond = append(beyond, name)
+		}
+	}
+	if len(beyond) > 0 {
+		return beyond
+	}
+	for _, name := range permissions { // a wildcard may match more one day
+		if !held.holdsAll(catalogue.Expand([]string{name})) {
 			beyond = append(beyond, name)
 		}
 	}

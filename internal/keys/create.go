@@ -86,7 +86,7 @@ func (s *Service) draft(ctx context.Context, by Actor, c *check, in NewKey, now 
 	if len(c.fields) > 0 {
 		return k, owner, nil
 	}
-	return k, owner, within(by, k, k.Permissions)
+	return k, owner, within(by, k, nil)
 }
 
 // terms checks what operators alone set: a key's own plan and overrides.
@@ -97,7 +97,7 @@ func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan, overri
 	if err := by.operator("set a key's plan and overrides"); err != nil {
 		return err
 	}
-	policy := s.policyOf(by)
+	policy, field := s.policyOf(by), "overrides"
 	if plan && k.Plan != "" {
 		c.plan("plan", k.Plan, policy)
 	}
@@ -114,17 +114,22 @@ func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan, overri
 		if own.MaxKeys != nil {
 			c.add("overrides.max_keys", "", "belongs to organizations; a key has none")
 		}
-		if _, _, err := policy.Terms(o, *k); err != nil {
-			c.add("overrides", "", "%s", err)
-		}
+	} else {
+		field = "plan" // does not go with what was negotiated before
+	}
+	if _, _, err := policy.Terms(o, *k); err != nil {
+		c.add(field, "", "%s", err)
 	}
 	return nil
 }
 
 // within refuses permissions that the actor itself does not hold where the key
-// will: nobody hands on what they lack.
-func within(by Actor, k Key, permissions []string) error {
-	for i, name := range permissions {
+// will, but for those that the key had before: nobody hands on what they lack.
+func within(by Actor, k Key, before []string) error {
+	for i, name := range k.Permissions {
+		if slices.Contains(before, name) {
+			continue
+		}
 		if beyond := by.covers([]string{name}, k.Space); len(beyond) > 0 {
 			return beyondError(fmt.Sprintf("permissions[%d]", i), fmt.Sprintf("%q", name), beyond)
 		}
@@ -168,8 +173,10 @@ func (s *Service) owner(ctx context.Context, by Actor, c *check, in NewKey) (own
 	}
 	ref := in.Organization
 	switch {
-	case ref == "" && in.Account != "":
-		ref = by.ownUnless(o.account.Organization)
+	case ref == "" && in.Account != "" && by.Sees(o.account.Organization):
+		ref = o.account.Organization
+	case ref == "" && in.Account != "": // a guest from elsewhere, or the instance's
+		ref = by.Authority.Organization
 	case ref == "" && by.Operator:
 		ref = DefaultOrganization
 	case ref == "":

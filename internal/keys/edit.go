@@ -56,7 +56,7 @@ func (s *Service) EditKey(ctx context.Context, by Actor, id string, edit KeyEdit
 
 func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key, k *Key, edit KeyEdit) error {
 	var o Organization
-	if edit.Overrides != nil && k.Organization != "" {
+	if (edit.Plan != nil || edit.Overrides != nil) && k.Organization != "" {
 		var err error
 		if o, err = s.store.Organization(ctx, k.Organization); err != nil {
 			return err
@@ -73,15 +73,7 @@ func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key,
 	if len(c.fields) > 0 {
 		return nil
 	}
-	for _, name := range k.Permissions {
-		if slices.Contains(before.Permissions, name) {
-			continue
-		}
-		if err := within(by, *k, []string{name}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return within(by, *k, before.Permissions)
 }
 
 // expiry sets when a key ends.

@@ -115,9 +115,11 @@ func (s *Service) EditOrganization(ctx context.Context, by Actor, ref string, ed
 		if edit.Plan != nil {
 			c.plan("plan", o.Plan, policy)
 		}
+		plan, _ := policy.PlanOf(o.Plan, "")
 		if edit.Overrides != nil {
-			plan, _ := policy.PlanOf(o.Plan, "")
 			c.overrides("overrides", *edit.Overrides, plan)
+		} else if negotiated, err := ParseOverrides(o.Overrides); err == nil && edit.Plan != nil {
+			c.overrides("plan", negotiated, plan)
 		}
 		if err := c.err(); err != nil || reflect.DeepEqual(o, before) {
 			return before, err

@@ -59,7 +59,11 @@ func (e *permissionErrors) add(name string, implies int, problem string, args ..
 type Catalogue struct {
 	entries []Permission // sorted by name
 	index   map[string]int
-	closure []Set // for each entry, itself and all it implies
+	// future stand for entries that a later policy may have: sets hold them
+	// behind the others, so that who holds all that a wildcard matches today is
+	// told from who holds the wildcard.
+	future  []Permission
+	closure []Set // for each entry and future one, itself and all it implies
 }
 
 func builtinPermissions() []Permission {
@@ -117,13 +121,34 @@ func NewCatalogue(own []Permission) (*Catalogue, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	c.closure = make([]Set, len(entries))
-	for i := range entries {
+	c.future = futureOf(entries)
+	c.closure = make([]Set, c.size())
+	for i := range c.closure {
 		c.closure[i] = c.newSet()
 		c.close(c.closure[i], i)
 	}
 	return c, nil
 }
+
+// futureOf has an entry that nobody can name for each wildcard that matches
+// something, and one that only "*" matches.
+func futureOf(entries []Permission) []Permission {
+	const unnamed = "?" // no segment has it
+	all := []Permission{{Name: unnamed + ":" + unnamed}}
+	seen := make(map[string]bool)
+	for _, p := range entries {
+		resource, action, _ := strings.Cut(p.Name, ":")
+		for _, name := range []string{resource + ":" + unnamed, unnamed + ":" + action} {
+			if action != "" && !seen[name] {
+				seen[name] = true
+				all = append(all, Permission{Name: name})
+			}
+		}
+	}
+	return all
+}
+
+func (c *Catalogue) size() int { return len(c.entries) + len(c.future) }
 
 // checkName returns what is wrong with the name of an operator's own entry.
 func checkName(name string) string {
@@ -196,6 +221,9 @@ func (c *Catalogue) close(s Set, i int) {
 		return
 	}
 	s.add(i)
+	if i >= len(c.entries) {
+		return
+	}
 	for _, name := range c.entries[i].Implies {
 		c.eachMatch(name, func(j int) { c.close(s, j) })
 	}
@@ -213,6 +241,11 @@ func (c *Catalogue) eachMatch(grant string, f func(i int)) {
 	for i := range c.entries {
 		if matches(grant, &c.entries[i]) {
 			f(i)
+		}
+	}
+	for i := range c.future {
+		if matches(grant, &c.future[i]) {
+			f(len(c.entries) + i)
 		}
 	}
 }
@@ -249,7 +282,7 @@ func (c *Catalogue) Check(grant string) error {
 		return fmt.Errorf("%q: a wildcard stands for a whole segment: \"resource:*\", \"*:action\" or \"*\"", grant)
 	}
 	matched := false
-	c.eachMatch(grant, func(int) { matched = true })
+	c.eachMatch(grant, func(i int) { matched = matched || i < len(c.entries) })
 	if !matched {
 		return fmt.Errorf("%q, which matches nothing in the catalogue", grant)
 	}
@@ -286,11 +319,21 @@ func (c *Catalogue) Names(s Set) []string {
 	return names
 }
 
-func (c *Catalogue) newSet() Set { return make(Set, (len(c.entries)+63)/64) }
+func (c *Catalogue) newSet() Set { return make(Set, (c.size()+63)/64) }
 
 // Set is a set of permissions of one catalogue, a bit for each. The nil set is
 // empty.
 type Set []uint64
+
+// holdsAll reports whether the set holds all of another.
+func (s Set) holdsAll(t Set) bool {
+	for i, bits := range t {
+		if i >= len(s) && bits != 0 || i < len(s) && bits&^s[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // Has reports whether the set holds the permission at index i.
 func (s Set) Has(i int) bool { return i>>6 < len(s) && s[i>>6]&(1<<(i&63)) != 0 }

@@ -40,7 +40,7 @@ func (s *Service) Keys(ctx context.Context, by Actor, f KeyFilter, page Page) (K
 		}
 		f.Space = sp.ID
 	}
-	if err := by.require(f.Organization, f.Space, PermissionKeysRead, PermissionKeysWrite); err != nil {
+	if err := by.requireIn(f.Organization, f.Space, "list the keys of all organizations", PermissionKeysRead, PermissionKeysWrite); err != nil {
 		return KeyPage{}, err
 	}
 	return s.store.Keys(ctx, f, page)
@@ -55,7 +55,7 @@ func (s *Service) AuditLog(ctx context.Context, by Actor, f AuditFilter, page Pa
 		}
 		f.Organization = o.ID
 	}
-	if err := by.require(f.Organization, "", PermissionAudit); err != nil {
+	if err := by.requireIn(f.Organization, "", "read the audit log of all organizations", PermissionAudit); err != nil {
 		return AuditPage{}, err
 	}
 	return s.store.AuditLog(ctx, f, page)
@@ -86,6 +86,10 @@ func (s *Service) FindSecret(ctx context.Context, by Actor, secret string) (Key,
 	k, err := s.Key(ctx, by, found.Key.ID)
 	return k, h, err
 }
+
+// MayOperate wants an operator for what the service itself has no part in, such
+// as "list the replicas".
+func (s *Service) MayOperate(by Actor, what string) error { return by.operator(what) }
 
 // MayAsk wants an actor who may ask what the gate would do.
 func (s *Service) MayAsk(by Actor) error {

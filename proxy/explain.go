@@ -92,6 +92,11 @@ func (i *inquiry) explainRoute() {
 	}
 	i.pass("path", "The path can be read in one way only.")
 	found, answer := i.findRule()
+	if answer != nil && answer.decision == methodNotAllowed { // of a path of keygate's own
+		i.pass("route", "The path is keygate's own.")
+		i.fail("method", answer, methodDetail(i.r.Method, found, answer))
+		return
+	}
 	if answer != nil {
 		i.fail("route", answer, "No rule of the policy covers this path"+atHost(i.r.Host)+".")
 		i.skip("There is no route that could allow a method.", "method")
@@ -136,7 +141,7 @@ func (i *inquiry) explainKey(ctx context.Context, h keys.Hash) {
 		}
 	}
 	if refused != nil {
-		i.fail("key", i.refused(refused), refused.Detail+aboutKey(i.principal))
+		i.fail("key", i.refused(refused), refused.Detail+keyWords(i.principal))
 		return
 	}
 	i.pass("key", "The key %q (%s) is active.", i.principal.Key.Name, i.principal.Key.ID)
@@ -156,6 +161,10 @@ func (i *inquiry) explainAccess(ctx context.Context) {
 	}
 	j := i.proxy.auth.Judge(ctx, i.principal, i.r, i.rule.Rule, i.client)
 	i.explainAddress(j.Address)
+	if i.asksAboutItself() {
+		i.skip("The path is about nothing but the key itself.", "organization", "space", "scope")
+		return
+	}
 	i.explainOrganization(j.Organization)
 	i.explainSpace(j.Space)
 	i.explainScope(&j)
@@ -224,6 +233,10 @@ func (i *inquiry) explainLimits(ctx context.Context, known int64) {
 		i.skip("There is no key whose limits could be looked at.", "limit")
 		return
 	}
+	if i.asksAboutItself() {
+		i.explainOwnBudget()
+		return
+	}
 	if len(i.principal.Plan.Limits) == 0 {
 		i.skip(unlimited(i.principal), "limit")
 		return
@@ -270,6 +283,20 @@ func (i *inquiry) explainBudget() {
 		return
 	}
 	answer := i.overAddressBudget(next)
+	i.fail("limit", answer, limitsDetail(i.Limits)+fmt.Sprintf(" A request fits again in %s.", wait(answer)))
+	i.RetryAfter = time.Duration(answer.retryAfter) * time.Second
+}
+
+// explainOwnBudget looks at how often the key may still ask about itself, which
+// spends none of its limits.
+func (i *inquiry) explainOwnBudget() {
+	left, next := i.proxy.me.budget.Peek(i.principal.Key.ID)
+	i.Limits = []auth.ExplainedLimit{{Name: "me", Quota: meRequests, Per: mePer, Remaining: int64(left), Reset: next}}
+	if left > 0 {
+		i.pass("limit", "%s It spends none of the plan's limits.", limitsDetail(i.Limits))
+		return
+	}
+	answer := overMeBudget(next)
 	i.fail("limit", answer, limitsDetail(i.Limits)+fmt.Sprintf(" A request fits again in %s.", wait(answer)))
 	i.RetryAfter = time.Duration(answer.retryAfter) * time.Second
 }

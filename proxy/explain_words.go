@@ -28,8 +28,8 @@ func methodDetail(method string, found *rule, answer *refusal) string {
 	return answer.problem.Detail
 }
 
-// aboutKey adds to a refusal which key it is and since when.
-func aboutKey(p *auth.Principal) string {
+// keyWords adds to a refusal which key it is and since when.
+func keyWords(p *auth.Principal) string {
 	if p == nil {
 		return ""
 	}

@@ -111,7 +111,7 @@ func TestExitCodes(t *testing.T) {
 		{"no URL", []string{"KEYGATE_ADMIN_URL=nonsense", key}, []string{"keys", "list"}, 3, "KEYGATE_ADMIN_URL"},
 		{"a key would cross the network", []string{"KEYGATE_ADMIN_URL=http://192.0.2.1", key}, []string{"keys", "list"}, 3, "KEYGATE_ADMIN_INSECURE"},
 		{"an unknown key", []string{url, "KEYGATE_ADMIN_KEY=" + newSecret(t)}, []string{"keys", "list"}, 4, "API key is invalid"},
-		{"a key that is no operator's", []string{url, "KEYGATE_ADMIN_KEY=" + plain.Secret}, []string{"keys", "list"}, 4, "keygate:operator"},
+		{"a key that may not", []string{url, "KEYGATE_ADMIN_KEY=" + plain.Secret}, []string{"keys", "list"}, 4, "keygate:keys-read"},
 		{"an unknown plan", []string{url, key}, []string{"orgs", "create", "--slug", "x", "--plan", "gold"}, 4, "--plan"},
 		{"a slug that is taken", []string{url, key}, []string{"orgs", "create", "--slug", "default"}, 4, "default"},
 		{"a wrong date", []string{url, key}, []string{"keys", "create", "--name", "x", "--expires", "yesterday"}, 4, "--expires"},

@@ -184,8 +184,8 @@ func TestTenantCommands(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 	for _, args := range [][]string{{"orgs", "list"}, {"orgs", "get", "acme"}, {"spaces", "list", "--organization", "acme"}, {"accounts", "list", "--organization", org.ID}} {
-		for _, format := range []string{"table", "json", "yaml"} {
-			if r := in.must(append(args, "-o", format)...); !strings.Contains(r.stdout, org.ID) || r.stderr != "" {
+		for format, shown := range map[string]string{"table": "acme", "json": org.ID, "yaml": org.ID} { // people know the slug
+			if r := in.must(append(args, "-o", format)...); !strings.Contains(r.stdout, shown) || r.stderr != "" {
 				t.Errorf("%v -o %s: %+v", args, format, r)
 			}
 		}
@@ -216,7 +216,7 @@ func TestFailures(t *testing.T) {
 	}{
 		{"unknown command", in.env, []string{"sevre"}, exitUsage, []string{`no command "sevre"`, "did you mean serve?", "keygate --help"}},
 		{"unknown subcommand", in.env, []string{"keys", "lits"}, exitUsage, []string{"did you mean list?", "keygate keys --help"}},
-		{"no subcommand", in.env, []string{"keys"}, exitUsage, []string{"create, delete, generate"}},
+		{"no subcommand", in.env, []string{"keys"}, exitUsage, []string{"create, delete, edit, export, generate"}},
 		{"unknown flag", in.env, []string{"keys", "list", "--colour"}, exitUsage, []string{"--colour"}},
 		{"unknown format", in.env, []string{"keys", "list", "-o", "xml"}, exitUsage, []string{"table, json and yaml"}},
 		{"missing argument", in.env, []string{"keys", "get"}, exitUsage, []string{"ID is missing"}},
@@ -235,7 +235,7 @@ func TestFailures(t *testing.T) {
 		{"nobody there", with("http://127.0.0.1:1", in.key), []string{"keys", "list"}, exitFailure, []string{"http://127.0.0.1:1", "Is keygate running?", "KEYGATE_ADMIN_URL"}},
 		{"another server", with(page.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL"}},
 		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
-		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:operator"}},
+		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-read"}},
 		{
 			"wrong fields are named as flags", in.env,
 			[]string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"},

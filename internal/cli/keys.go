@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,42 +13,81 @@ import (
 
 func (a *app) keysCommand() *cobra.Command {
 	return group("keys", "Create and look after API keys",
-		a.keysCreate(), a.keysList(), a.keysGet(), a.keysPause(), a.keysResume(), a.keysRevoke(), a.keysDelete(), a.keysGenerate())
+		a.keysCreate(), a.keysList(), a.keysGet(), a.keysEdit(), a.keysRotate(), a.keysPause(), a.keysResume(), a.keysRevoke(), a.keysDelete(),
+		a.keysTest(), a.keysImport(), a.keysExport(), a.keysGenerate())
 }
 
-var keyColumns = []column[admin.Key]{
-	{"ID", func(k admin.Key) string { return k.ID }},
-	{"Name", func(k admin.Key) string { return k.Name }},
-	{"Key", shownKey},
-	{"Status", func(k admin.Key) string { return k.Status }},
-	{"Organization", func(k admin.Key) string { return k.Organization }},
-	{"Permissions", func(k admin.Key) string { return strings.Join(k.Permissions, ",") }},
-	{"Expires", expires},
-	{"Last used", func(k admin.Key) string { return timestamp(k.LastUsedAt) }},
+func keyColumns(n *names) []column[admin.Key] {
+	return []column[admin.Key]{
+		{"ID", func(k admin.Key) string { return k.ID }},
+		{"Name", func(k admin.Key) string { return k.Name }},
+		{"Key", func(k admin.Key) string { return shownSecret(k.Prefix, k.LastFour) }},
+		{"Status", func(k admin.Key) string { return k.Status }},
+		{"Organization", func(k admin.Key) string { return n.organization(k.Organization) }},
+		{"Space", func(k admin.Key) string { return n.space(k.Organization, k.Space) }},
+		{"Permissions", func(k admin.Key) string { return some(k.Permissions, 3) }},
+		{"Expires", expires},
+		{"Last used", func(k admin.Key) string { return timestamp(k.LastUsedAt) }},
+	}
 }
 
-var keyFields = []column[admin.Key]{
-	{"ID", func(k admin.Key) string { return k.ID }},
-	{"Name", func(k admin.Key) string { return k.Name }},
-	{"Description", func(k admin.Key) string { return k.Description }},
-	{"Key", shownKey},
-	{"Status", func(k admin.Key) string { return k.Status }},
-	{"Organization", func(k admin.Key) string { return k.Organization }},
-	{"Space", func(k admin.Key) string { return k.Space }},
-	{"Account", func(k admin.Key) string { return k.Account }},
-	{"Permissions", func(k admin.Key) string { return strings.Join(k.Permissions, ", ") }},
-	{"Allowed addresses", func(k admin.Key) string { return strings.Join(k.AllowedCIDRs, ", ") }},
-	{"Plan", func(k admin.Key) string { return k.Plan }},
-	{"Created", func(k admin.Key) string { return timestamp(k.CreatedAt) }},
-	{"Updated", func(k admin.Key) string { return timestamp(k.UpdatedAt) }},
-	{"Expires", expires},
-	{"Paused", func(k admin.Key) string { return timestamp(k.PausedAt) }},
-	{"Revoked", func(k admin.Key) string { return timestamp(k.RevokedAt) }},
-	{"Rotated", func(k admin.Key) string { return timestamp(k.RotatedAt) }},
-	{"Last used", func(k admin.Key) string { return timestamp(k.LastUsedAt) }},
+// keyFields show a key with the titles of its permissions, by name.
+func keyFields(n *names, titles map[string]string) []column[admin.Key] {
+	return []column[admin.Key]{
+		{"ID", func(k admin.Key) string { return k.ID }},
+		{"Name", func(k admin.Key) string { return k.Name }},
+		{"Description", func(k admin.Key) string { return k.Description }},
+		{"Key", func(k admin.Key) string { return shownSecret(k.Prefix, k.LastFour) + imported(k) }},
+		{"Former key", formerSecret},
+		{"Status", func(k admin.Key) string { return k.Status }},
+		{"Organization", func(k admin.Key) string { return n.organization(k.Organization) }},
+		{"Space", func(k admin.Key) string { return n.space(k.Organization, k.Space) }},
+		{"Account", func(k admin.Key) string { return both(n.account(k.Account), k.Account) }},
+		{"Permissions", func(k admin.Key) string { return titled(k.Permissions, titles) }},
+		{"Allowed addresses", func(k admin.Key) string { return strings.Join(k.AllowedCIDRs, ", ") }},
+		{"Plan", func(k admin.Key) string { return k.Plan }},
+		{"Negotiated limits", func(k admin.Key) string { return shownLimits(k.Overrides) }},
+		{"Created", func(k admin.Key) string { return timestamp(k.CreatedAt) }},
+		{"Updated", func(k admin.Key) string { return timestamp(k.UpdatedAt) }},
+		{"Expires", expires},
+		{"Paused", func(k admin.Key) string { return timestamp(k.PausedAt) }},
+		{"Revoked", func(k admin.Key) string { return timestamp(k.RevokedAt) }},
+		{"Rotated", func(k admin.Key) string { return timestamp(k.RotatedAt) }},
+		{"Last used", func(k admin.Key) string { return timestamp(k.LastUsedAt) }},
+	}
 }
 
-func shownKey(k admin.Key) string { return k.Prefix + "_…" + k.LastFour }
+func shownSecret(prefix, lastFour string) string {
+	if prefix == "" && lastFour == "" {
+		return "(not known)"
+	}
+	if !strings.HasSuffix(prefix, "_") {
+		prefix += "_"
+	}
+	return prefix + "…" + lastFour
+}
+
+func imported(k admin.Key) string {
+	if k.Imported {
+		return " (imported)"
+	}
+	return ""
+}
+
+func formerSecret(k admin.Key) string {
+	if k.Former == nil {
+		return ""
+	}
+	f, state := k.Former, "works until"
+	if !f.EndsAt.After(time.Now()) {
+		state = "ended"
+	}
+	out := shownSecret(f.Prefix, f.LastFour) + ", " + state + " " + timestamp(f.EndsAt)
+	if !f.LastUsedAt.IsZero() {
+		out += ", last used " + timestamp(f.LastUsedAt)
+	}
+	return out
+}
 
 func expires(k admin.Key) string {
 	if k.ExpiresAt.IsZero() {
@@ -56,54 +96,28 @@ func expires(k admin.Key) string {
 	return timestamp(k.ExpiresAt)
 }
 
-func (a *app) keysCreate() *cobra.Command {
-	var in admin.NewKey
-	cmd := &cobra.Command{
-		Use: "create --name NAME", Short: "Create a key and show its secret, once",
-		Long: `Creates a key. Its secret is printed once and cannot be read again.
+// some are the first of a list, and how many there are beside them.
+func some(list []string, most int) string {
+	if len(list) <= most+1 { // a number would take as much room as the last one
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprintf("%s +%d", strings.Join(list[:most], ","), len(list)-most)
+}
 
-A key belongs to the organization default unless --organization or --account says otherwise.
-It is owned by the organization's account default, or by the one that --account names, and never does more than its owner may.`,
-		Example: `  keygate keys create --name billing --permissions orders:read,invoices:read --expires 90d
-  keygate keys create --name nightly --organization acme --space research --allow-cidr 192.0.2.0/24 -o json`,
-		Args: arguments(),
+// titled lists permissions with their titles, where these say more.
+func titled(permissions []string, titles map[string]string) string {
+	out := make([]string, len(permissions))
+	for i, p := range permissions {
+		if out[i] = p; titles[p] != "" && titles[p] != p {
+			out[i] += " (" + titles[p] + ")"
+		}
 	}
-	f := cmd.Flags()
-	f.StringVar(&in.Name, "name", "", "name of the key (required)")
-	f.StringVar(&in.Description, "description", "", "what it is for")
-	f.StringVar(&in.Organization, "organization", "", "organization by id or slug")
-	f.StringVar(&in.Space, "space", "", "space by id or slug that the key is restricted to")
-	f.StringVar(&in.Account, "account", "", "id of the account that owns the key")
-	f.StringSliceVar(&in.Permissions, "permissions", nil, "permissions, separated by commas")
-	f.StringVar(&in.Plan, "plan", "", "another plan than the organization's")
-	f.StringVar(&in.Expires, "expires", "", "never, 30d, 90d, 1y or a date such as 2031-05-31 (default never)")
-	f.StringSliceVar(&in.AllowedCIDRs, "allow-cidr", nil, "address or network that may use the key (repeatable; default all)")
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := required(cmd, "name"); err != nil {
-			return err
-		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		k, err := c.CreateKey(cmd.Context(), in)
-		if err != nil {
-			return err
-		}
-		columns := []column[admin.CreatedKey]{{"Secret", func(k admin.CreatedKey) string { return k.Secret }}}
-		for _, col := range keyFields {
-			columns = append(columns, column[admin.CreatedKey]{col.title, func(k admin.CreatedKey) string { return col.value(k.Key) }})
-		}
-		if err := printOne(a, *output, k, columns); err != nil {
-			return err
-		}
-		if *output == formatTable {
-			a.say("Keep the secret now: it is not shown again.")
-		}
-		return nil
-	}
-	return cmd
+	return strings.Join(out, ", ")
+}
+
+// printKey shows one key.
+func (a *app) printKey(cmd *cobra.Command, c *admin.Client, f format, k admin.Key) error {
+	return printOne(a, f, k, keyFields(newNames(cmd.Context(), c), nil))
 }
 
 func (a *app) keysList() *cobra.Command {
@@ -111,14 +125,37 @@ func (a *app) keysList() *cobra.Command {
 	var most int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys, newest first",
-		Example: "  keygate keys list --organization acme\n  keygate keys list -o json", Args: arguments(),
+		Long: `Lists keys, newest first; with --unused-days the longest unused first, with --expires-days those first that expire soonest.
+All filters that are given must hold.`,
+		Example: "  keygate keys list --organization acme --status active\n  keygate keys list --unused-days 90\n  keygate keys list -o json", Args: arguments(),
 	}
-	cmd.Flags().StringVar(&o.Organization, "organization", "", "only keys of this organization, by id or slug")
-	cmd.Flags().StringVar(&o.Name, "name", "", "only keys of exactly this name")
+	f := cmd.Flags()
+	a.organizationFlag(cmd, &o.Organization, "only keys of this organization, by id or slug")
+	f.StringVar(&o.Space, "space", "", "only keys restricted to this space of the organization, by id or slug")
+	f.StringVar(&o.Account, "account", "", "only keys that this account owns, by id or, within the organization, name")
+	f.StringVar(&o.Name, "name", "", "only keys of exactly this name")
+	f.StringVar(&o.Query, "q", "", "only keys whose name contains this, in any letter case")
+	f.StringVar(&o.Status, "status", "", "only keys that are active, paused, expired or revoked")
+	f.IntVar(&o.UnusedDays, "unused-days", 0, "only keys that nobody has used for so many days")
+	f.IntVar(&o.ExpiresDays, "expires-days", 0, "only keys that will expire within so many days")
 	limitFlag(cmd, &most)
 	output := outputFlag(cmd)
+	a.complete(cmd, "space", spaceNames)
+	a.complete(cmd, "status", fixed("active", "paused", "expired", "revoked"))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return listWith(a, cmd, *output, o, most, (*admin.Client).ListKeys, keyColumns)
+		for _, name := range []string{"unused-days", "expires-days"} {
+			if days, _ := cmd.Flags().GetInt(name); cmd.Flags().Changed(name) && days < 1 {
+				return &usageError{cmd, "--" + name + " must be 1 or more"}
+			}
+		}
+		c, err := a.client(cmd)
+		if err != nil {
+			return err
+		}
+		if o.Account, err = accountID(cmd, c, o.Organization, o.Account); err != nil {
+			return err
+		}
+		return listWith(a, cmd, c, *output, o, most, c.ListKeys, keyColumns)
 	}
 	return cmd
 }
@@ -129,39 +166,23 @@ func (a *app) keysGet() *cobra.Command {
 		Example: "  keygate keys get billing\n  keygate keys get key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35 -o yaml",
 	}
 	output := outputFlag(cmd)
+	a.completeArgs(cmd, keyNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
+		c, err := a.client(cmd)
 		if err != nil {
 			return err
 		}
-		k, err := findKey(cmd, c, args[0])
+		k, err := a.findKey(cmd, c, args[0])
 		if err != nil {
 			return err
 		}
-		return printOne(a, *output, k, keyFields)
+		var titles map[string]string
+		if *output == formatTable && len(k.Permissions) > 0 {
+			titles = permissionTitles(cmd.Context(), c)
+		}
+		return printOne(a, *output, k, keyFields(newNames(cmd.Context(), c), titles))
 	}
 	return cmd
-}
-
-// findKey takes an id, or a name that only one key has.
-func findKey(cmd *cobra.Command, c *admin.Client, ref string) (admin.Key, error) {
-	if strings.HasPrefix(ref, "key_") {
-		return c.GetKey(cmd.Context(), ref)
-	}
-	found, err := c.ListKeys(cmd.Context(), admin.ListOptions{Name: ref, Limit: 10})
-	switch {
-	case err != nil:
-		return admin.Key{}, err
-	case len(found.Items) == 0:
-		return admin.Key{}, &codeError{exitNotFound, fmt.Sprintf("no key has the id or name %s", quote(ref))}
-	case len(found.Items) > 1:
-		ids := make([]string, len(found.Items))
-		for i, k := range found.Items {
-			ids[i] = k.ID
-		}
-		return admin.Key{}, &usageError{cmd, fmt.Sprintf("several keys have the name %s, give an id: %s", quote(ref), strings.Join(ids, ", "))}
-	}
-	return found.Items[0], nil
 }
 
 func (a *app) keysGenerate() *cobra.Command {

@@ -4,14 +4,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -26,6 +25,8 @@ type app struct {
 	version        string
 	// terminal reports whether a stream is one.
 	terminal func(stream any) bool
+	// replicas are those that were asked whether they have acted on a change.
+	replicas *confirmations
 }
 
 // Run executes the command that args name, without the program's name, and
@@ -38,7 +39,9 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
-	return a.exit(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	a.reportReplicas()
+	return a.exit(err)
 }
 
 func (a *app) root() *cobra.Command {
@@ -48,11 +51,16 @@ func (a *app) root() *cobra.Command {
 
 Without a command it serves. It is configured by environment variables; 'keygate config' shows them.
 
-Commands for keys, organizations, spaces and accounts use the management API of a running keygate:
-KEYGATE_ADMIN_URL says where it is (http://127.0.0.1:9090), KEYGATE_ADMIN_KEY holds a key with keygate:operator.
+Commands for keys, organizations, spaces, accounts and the audit log use the management API of a running keygate:
+KEYGATE_ADMIN_URL says where it is (http://127.0.0.1:9090), and KEYGATE_ADMIN_KEY holds a key.
+A key with keygate:operator works in every organization. A member's key works in its own, as far as its permissions go:
+keygate:keys-read, keygate:keys-write, keygate:members, keygate:audit; 'keygate whoami' shows them.
 Over plain HTTP the key is sent to this machine only, unless KEYGATE_ADMIN_INSECURE=true.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused by the management API, 5 not found.`
+With --wait a change waits until all replicas have acted on it, and says which have.
+
+Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused by the management API, 5 not found.
+'keys test' and 'explain' exit with 4 where a key does not work or a request would be refused.`
 	root.Example = "  KEYGATE_UPSTREAM=http://localhost:9000 keygate\n  keygate keys create --name billing --permissions orders:read"
 	root.Version = a.version
 	root.SilenceErrors, root.SilenceUsage = true, true
@@ -61,9 +69,13 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate("keygate {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err.Error()} })
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlags(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		return errors.Join(emptyFlags(cmd), misplacedWait(cmd))
+	}
+	globalWaitFlag(root)
 	root.AddCommand(
-		a.serveCommand("serve"), a.keysCommand(), a.organizationsCommand(), a.spacesCommand(), a.accountsCommand(), a.replicasCommand(),
+		a.serveCommand("serve"), a.keysCommand(), a.organizationsCommand(), a.spacesCommand(), a.accountsCommand(),
+		a.permissionsCommand(), a.rolesCommand(), a.plansCommand(), a.auditCommand(), a.explainCommand(), a.whoamiCommand(), a.replicasCommand(),
 		a.backupCommand(), a.restoreCommand(), a.routesCommand(), a.configCommand(), a.healthcheckCommand(), a.versionCommand(),
 	)
 	return root
@@ -102,48 +114,6 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 		message += "; did you mean " + similar[0] + "?"
 	}
 	return &usageError{cmd, message}
-}
-
-// arguments wants exactly those named.
-func arguments(names ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		switch {
-		case len(args) < len(names):
-			return &usageError{cmd, strings.Join(names[len(args):], " and ") + " is missing"}
-		case len(args) > len(names):
-			return &usageError{cmd, "there is an argument too many: " + quote(args[len(names)])}
-		}
-		// keys revoke "$ID" with an unset ID must not find a key by no name.
-		if i := slices.Index(args, ""); i >= 0 {
-			return &usageError{cmd, names[i] + " is empty"}
-		}
-		return nil
-	}
-}
-
-// required wants flags to be given.
-func required(cmd *cobra.Command, names ...string) error {
-	for _, name := range names {
-		if !cmd.Flags().Changed(name) {
-			return &usageError{cmd, "--" + name + " is missing"}
-		}
-	}
-	return nil
-}
-
-// emptyFlags refuses --organization "$ORG" with an unset ORG: it would quietly
-// mean another organization, as --allow-cidr "$NET" would mean all addresses.
-func emptyFlags(cmd *cobra.Command) (err error) {
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		empty := f.Value.Type() == "string" && f.Value.String() == ""
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			empty = len(list.GetSlice()) == 0 || slices.Contains(list.GetSlice(), "")
-		}
-		if empty && f.Name != "description" {
-			err = &usageError{cmd, "--" + f.Name + " is empty"}
-		}
-	})
-	return err
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -26,7 +26,7 @@ func (m *madeUp) Lookup(_ context.Context, h keys.Hash) (keys.Found, error) {
 	time.Sleep(m.pause)
 	now := time.Now().UTC()
 	k := scaleKey(n, now)
-	k.Secrets[0].Hash = h
+	k.Secrets[0].Hash, k.PausedAt, k.ExpiresAt = h, time.Time{}, time.Time{}
 	return keys.Found{
 		Key:          k,
 		Organization: keys.Organization{ID: k.Organization, Slug: fmt.Sprint("org-", n%scaleOrganizations), Name: "Organization", Plan: keys.PlanFree, CreatedAt: now},

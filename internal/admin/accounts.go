@@ -121,8 +121,8 @@ func (h *handler) registerAccounts() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/accounts/{id}", id: "get-account", tag: "Accounts", status: http.StatusOK, versioned: true,
-		summary: "Get an account",
-		errors:  []int{http.StatusNotFound}, example: exampleAccount,
+		summary: "Get an account", detail: "Its grants are those that the caller sees.",
+		errors: []int{http.StatusNotFound}, example: exampleAccount,
 	}, func(ctx context.Context, by *call, in *accountPath) (*body[Account], error) {
 		m, err := h.Service.Account(ctx, by.actor, in.ID)
 		return answerAccount(h, by, m, err, in.ID)

@@ -48,7 +48,7 @@ type ImportItem struct {
 	_      struct{}             `json:"-" additionalProperties:"true"`
 	ID     string               `json:"id,omitempty" doc:"The new key's; left out where there is none."`
 	Detail string               `json:"detail,omitempty" doc:"Why it was not imported."`
-	Errors []problem.FieldError `json:"errors,omitempty"`
+	Errors []problem.FieldError `json:"errors,omitempty" nullable:"false"`
 }
 
 type exportKeys struct {

@@ -119,7 +119,9 @@ type answer struct {
 
 func (a *answer) WriteHeader(status int) {
 	if a.status == 0 {
-		a.status = status
+		if a.status = status; status == http.StatusNoContent {
+			a.Header().Del("Content-Type") // huma sets that of the body that is not there
+		}
 		a.ResponseWriter.WriteHeader(status)
 	}
 }

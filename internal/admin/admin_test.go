@@ -227,8 +227,8 @@ func TestKeyLife(t *testing.T) {
 			t.Errorf("%s of a revoked key: %+v", verb, p)
 		}
 	}
-	if r := in.must(http.StatusNoContent, "DELETE", path, nil); len(r.body) != 0 {
-		t.Errorf("204 with a body: %s", r.body)
+	if r := in.must(http.StatusNoContent, "DELETE", path, nil); len(r.body) != 0 || r.header.Get("Content-Type") != "" {
+		t.Errorf("204 with a body, or the type of one: %q %s", r.header.Get("Content-Type"), r.body)
 	}
 	for _, method := range []string{"GET", "DELETE"} {
 		if p := in.must(http.StatusNotFound, method, path, nil).problem(t); !strings.Contains(p.Detail, k.ID) {

@@ -73,6 +73,15 @@ func TestRefusedRequests(t *testing.T) {
 			errors: []wrong{{Pointer: "#/name", Field: "name", Detail: "stands twice in the body"}},
 		},
 		{
+			// It was taken for a field that is left out, and the edit answered as if it
+			// had been made: the key still expired.
+			name: "null", method: "PATCH", target: "/v1/keys/key_1", body: `{"expires":null,"overrides":{"limits":[null]}}`, status: 422, error: "Invalid input",
+			errors: []wrong{
+				{Pointer: "#/expires", Field: "expires", Detail: "is null: leave it out, or give it a value"},
+				{Pointer: "#/overrides/limits/0", Field: "overrides.limits[0]", Detail: "is null: leave it out, or give it a value"},
+			},
+		},
+		{
 			name: "a name in another case", method: "POST", target: "/v1/keys", body: `{"name":"a","Plan":"pro"}`, status: 422, error: "Invalid input",
 			errors: []wrong{{Pointer: "#/Plan", Field: "Plan", Detail: "is not a field of this request: names are in lower case"}},
 		},

@@ -73,8 +73,8 @@ type NewKey struct {
 	Organization string     `json:"organization,omitempty" doc:"Id or slug. Left out: that of the account, or one's own, and for operators default."`
 	Space        string     `json:"space,omitempty" doc:"Id or slug of the space that the key is restricted to."`
 	Account      string     `json:"account,omitempty" doc:"Id of the owner. Left out: one's own account, and for operators the organization's account default."`
-	Permissions  []string   `json:"permissions,omitempty" doc:"Entries of the policy's catalogue or wildcards, within what the owner holds."`
-	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty" doc:"Addresses and networks that may use the key; none: all."`
+	Permissions  []string   `json:"permissions,omitempty" nullable:"false" doc:"Entries of the policy's catalogue or wildcards, within what the owner holds."`
+	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty" nullable:"false" doc:"Addresses and networks that may use the key; none: all."`
 	Plan         string     `json:"plan,omitempty" doc:"A plan of the policy, other than the organization's. Operators only."`
 	Overrides    *Overrides `json:"overrides,omitempty" nullable:"false" doc:"Terms negotiated for this key. Operators only."`
 	Expires      string     `json:"expires,omitempty" doc:"never, days (30d), years (1y), a date (valid to the end of that day, UTC) or an instant (RFC 3339). Left out: never."`

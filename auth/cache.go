@@ -26,6 +26,7 @@ const (
 type Lookups interface {
 	Lookup(ctx context.Context, h keys.Hash) (keys.Found, error)
 	Space(ctx context.Context, organization, ref string) (keys.Space, error)
+	Setting(ctx context.Context, name string) (keys.Setting, error)
 }
 
 // cache remembers keys by the hash of their secret. It never serves what it
@@ -37,6 +38,7 @@ type cache struct {
 	found   *otter.Cache[keys.Hash, *entry]
 	unknown *otter.Cache[keys.Hash, unknown]
 	spaces  *otter.Cache[spaceRef, spaceEntry]
+	forms   atomic.Pointer[declaredForms]
 	flights singleflight.Group
 	stats   Stats
 
@@ -54,6 +56,8 @@ type Stats struct {
 	Verified, Outage atomic.Uint64
 	// UsesDropped counts uses of keys that were not recorded for want of room.
 	UsesDropped atomic.Uint64
+	// FailuresRefused counts failed requests beyond the budget of their address.
+	FailuresRefused atomic.Uint64
 }
 
 type entry struct {

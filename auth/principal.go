@@ -26,7 +26,10 @@ type Options struct {
 	// Acted, if not nil, is told of the number of the last change of the feed on
 	// which this process has acted; it must not block.
 	Acted func(number int64)
-	Now   func() time.Time
+	// Failures is the budget that each client address has for failed requests;
+	// nil: there is none.
+	Failures *ratelimit.Buckets
+	Now      func() time.Time
 }
 
 // DefaultLookupTimeout suits a store on the same machine.
@@ -39,6 +42,8 @@ type Authenticator struct {
 	cache  *cache
 	acted  func(number int64)
 	uses   *uses
+	// failures is nil where addresses have no budget.
+	failures *ratelimit.Buckets
 }
 
 // New returns an Authenticator with an empty cache.
@@ -47,7 +52,7 @@ func New(o Options) *Authenticator {
 		o.LookupTimeout = DefaultLookupTimeout
 	}
 	c := newCache(o)
-	return &Authenticator{format: o.Format, now: o.Now, cache: c, acted: o.Acted, uses: newUses(&c.stats.UsesDropped)}
+	return &Authenticator{format: o.Format, now: o.Now, cache: c, acted: o.Acted, uses: newUses(&c.stats.UsesDropped), failures: o.Failures}
 }
 
 // Stats counts what the key cache did, and the uses that were not recorded.
@@ -74,6 +79,9 @@ type Principal struct {
 	// Identity are the headers that tell the upstream who calls. The slices
 	// are shared: a header map may hold them, nobody may write to them.
 	Identity []Header
+	// Endings are the headers that announce when the key, or the secret that was
+	// presented, stops working, and from when on they are sent.
+	Endings []Ending
 
 	policy *keys.Policy
 	space  *keys.Space // the one that the key is restricted to
@@ -89,6 +97,16 @@ type Header struct {
 	Name  string // canonical
 	Value []string
 }
+
+// Ending is a header that announces an instant.
+type Ending struct {
+	Header
+	// From is AnnouncedBefore the instant.
+	From time.Time
+}
+
+// AnnouncedBefore is how long before a key or a secret ends its answers say so.
+const AnnouncedBefore = 7 * 24 * time.Hour
 
 // Access is what a principal may do at the place that a request is about.
 type Access struct {
@@ -106,10 +124,12 @@ const MaxScopesHeader = 4096
 // Authenticate returns the principal behind a token that came from a client, or
 // why there is none.
 func (a *Authenticator) Authenticate(ctx context.Context, token string, client netip.Addr, policy *keys.Policy) (*Principal, *Refusal) {
-	if !a.format.Valid(token) {
-		return nil, unknownKey()
+	e, refusal := a.find(ctx, token, client, policy)
+	if refusal != nil && refusal.Reason == Invalid {
+		if tooMany := a.Failed(client); tooMany != nil {
+			return nil, tooMany
+		}
 	}
-	e, refusal := a.entry(ctx, keys.HashSecret(token), policy)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -122,6 +142,33 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, client n
 		a.uses.note(e, now)
 	}
 	return p, refusal
+}
+
+// find finds the key that a token is, in force or not. What has neither our own
+// format nor a declared one is nobody's key and costs no lookup. A declared form
+// has no checksum, so that anybody can make up any number of such tokens: while
+// the budget of the client's address is used up, only those in memory are served.
+func (a *Authenticator) find(ctx context.Context, token string, client netip.Addr, policy *keys.Policy) (*entry, *Refusal) {
+	h := keys.HashSecret(token)
+	if a.format.Valid(token) {
+		return a.entry(ctx, h, policy)
+	}
+	if strings.HasPrefix(token, a.format.Prefix()+"_") {
+		return nil, unknownKey() // ours, but mistyped: no form with our prefix can be declared
+	}
+	declared, err := a.cache.foreign(ctx, token)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if !declared {
+		return nil, unknownKey()
+	}
+	if !a.cache.remembers(h) {
+		if tooMany := a.exhausted(client); tooMany != nil {
+			return nil, tooMany
+		}
+	}
+	return a.entry(ctx, h, policy)
 }
 
 // entry finds the key with a secret of this hash, in force or not.
@@ -229,7 +276,7 @@ func newPrincipal(f *keys.Found, policy *keys.Policy) (*Principal, error) {
 		}
 		p.inSpace[g.Space] = p.access(roles.Or(policy.Granted(f.Grants, g.Organization, g.Space)))
 	}
-	p.Identity = p.identity()
+	p.Identity, p.Endings = p.identity(), p.endings()
 	return p, nil
 }
 
@@ -274,4 +321,16 @@ func (p *Principal) identity() []Header {
 	}
 	add("X-Keygate-Plan", p.Plan.Name)
 	return h
+}
+
+func (p *Principal) endings() (all []Ending) {
+	add := func(name string, at time.Time) {
+		if !at.IsZero() {
+			h := Header{Name: http.CanonicalHeaderKey(name), Value: []string{at.UTC().Format(time.RFC3339)}}
+			all = append(all, Ending{h, at.Add(-AnnouncedBefore)})
+		}
+	}
+	add("X-Keygate-Key-Expires", p.Key.ExpiresAt)
+	add("X-Keygate-Secret-Expires", p.Secret.EndsAt)
+	return all
 }

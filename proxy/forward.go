@@ -162,10 +162,18 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	return nil
 }
 
-// describe sets the request id and the limits' state.
+// describe sets the request id, the limits' state and, where it is near, when the
+// key or its secret ends.
 func (x *exchange) describe(h http.Header) {
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
+	if x.principal != nil {
+		for i := range x.principal.Endings {
+			if e := &x.principal.Endings[i]; !x.start.Before(e.From) {
+				h[e.Name] = e.Value // shared, like the limits' policy below
+			}
+		}
+	}
 	if len(x.limits.Limits) == 0 {
 		return
 	}

@@ -3,8 +3,10 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -74,6 +76,8 @@ type operation struct {
 	lines                bool // the answer is JSON lines
 }
 
+var errGoneMeanwhile = &keys.ConflictError{Detail: "something that the request refers to was deleted at this very moment: look at it again"}
+
 // register adds an operation whose errors are the domain's.
 func register[I, O any](h *handler, op operation, do func(ctx context.Context, by *call, in *I) (*O, error)) {
 	o := huma.Operation{
@@ -103,6 +107,9 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		op.errors = append(op.errors, h.changes(&o)...)
 	}
 	h.describeErrors(&o, op.errors)
+	// What a body names and nobody has is a wrong field, so that only one that is
+	// deleted while the request is under way gets as far as the store.
+	creates := op.method == http.MethodPost && !strings.Contains(op.path, "{") && !asks[op.id]
 	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
 		by := callOf(ctx)
 		by.actor.Applied = func(a keys.Applied) {
@@ -120,6 +127,9 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		out, err := do(ctx, by, in)
 		if err == nil {
 			err = h.confirm(ctx, by, out)
+		}
+		if creates && errors.Is(err, keys.ErrNotFound) {
+			err = errGoneMeanwhile
 		}
 		if err != nil {
 			return nil, by.fail(err)

@@ -30,14 +30,18 @@ func sharedHeaders() map[string]*huma.Header {
 	header := func(description, example string) *huma.Header {
 		return &huma.Header{Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
 	}
+	always := func(h *huma.Header) *huma.Header {
+		h.Required = true
+		return h
+	}
 	seconds := &huma.Header{Description: "Whole seconds to wait.", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0)}, Example: 1}
 	return map[string]*huma.Header{
-		requestIDHeader:    header("Names the request in keygate's log and audit log; it is always keygate's own.", exampleRequestID),
-		"ETag":             header("The present version, for If-Match.", `"3"`),
+		requestIDHeader:    always(header("Names the request in keygate's log and audit log; it is always keygate's own.", exampleRequestID)),
+		"ETag":             always(header("The present version, for If-Match.", `"3"`)),
 		durableHeader:      header("Whether the change survives the process that keeps it; left out where nothing was changed.", "true"),
 		"WWW-Authenticate": header("The challenge (RFC 6750); of a 403 where a permission is missing.", `Bearer realm="keygate", error="insufficient_scope", scope="keygate:keys-write"`),
-		"Accept-Post":      header("The media type that a body must have.", "application/json"),
-		"Retry-After":      seconds,
+		"Accept-Post":      always(header("The media type that a body must have.", "application/json")),
+		"Retry-After":      always(seconds),
 	}
 }
 

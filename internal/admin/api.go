@@ -113,7 +113,7 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
 		by := callOf(ctx)
 		by.actor.Applied = func(a keys.Applied) {
-			by.seq = a.Seq
+			by.seq = max(by.seq, a.Seq) // an import is several changes
 			by.header.Set(durableHeader, strconv.FormatBool(a.Durable))
 		}
 		if err := h.prepare(by, &o); err != nil {

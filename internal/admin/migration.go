@@ -92,6 +92,10 @@ func (h *handler) importKeys(ctx context.Context, by *call, in *body[Import]) (*
 	if err != nil {
 		return nil, err
 	}
+	return &body[ImportReport]{reportOf(results)}, nil
+}
+
+func reportOf(results []keys.Imported) ImportReport {
 	report := ImportReport{Items: make([]ImportItem, len(results))}
 	for i, r := range results {
 		report.Items[i] = importItem(r)
@@ -101,7 +105,7 @@ func (h *handler) importKeys(ctx context.Context, by *call, in *body[Import]) (*
 			report.Failed++
 		}
 	}
-	return &body[ImportReport]{report}, nil
+	return report
 }
 
 func importItem(r keys.Imported) ImportItem {

@@ -218,6 +218,7 @@ func (h *handler) testKey(ctx context.Context, by *call, in *testKey) (*body[Key
 		return nil, refusal.Err
 	case refusal != nil:
 		out.Detail = refusal.Detail
+		principal = nil // what is not in force holds nothing
 	default:
 		out.Works = true
 		authority := principal.Authority()

@@ -1,12 +1,12 @@
 // Sends requests that it makes from the description of the management API and
 // holds every answer to that description.
 //
-//   KEYGATE_ADMIN_URL=… KEYGATE_ADMIN_KEY=… node fuzz.mjs [--runs N] [--seed N] [--only OPERATION]… [--all]
+//   KEYGATE_ADMIN_URL=… KEYGATE_ADMIN_KEY=… node fuzz.mjs [--runs N] [--seed N] [--only OPERATION]… [--lanes N] [--all]
 //
 // With --all it goes on after ten findings and does not look for the smallest
-// request that shows one. It prints its seed. What exists when a request is made depends on the order
-// of answers, so that the same seed makes the same requests but for the ids in
-// them; a finding is printed as the command that repeats it.
+// request that shows one. It prints its seed. What exists when a request is made
+// depends on the order of answers, so that the same seed makes the same requests
+// but for the ids in them; a finding is printed as the command that repeats it.
 import fc from 'fast-check';
 import http from 'node:http';
 import { parseArgs } from 'node:util';
@@ -16,11 +16,18 @@ import { compose, requestOf } from './requests.mjs';
 import { World } from './world.mjs';
 
 const base = process.env.KEYGATE_ADMIN_URL;
-const { values: options } = parseArgs({ options: { runs: { type: 'string', default: '60' }, seed: { type: 'string' }, only: { type: 'string', multiple: true }, all: { type: 'boolean' } } });
-const runs = Number(options.runs);
+const { values: options } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '60' },
+    seed: { type: 'string' },
+    only: { type: 'string', multiple: true },
+    lanes: { type: 'string', default: '12' },
+    all: { type: 'boolean' },
+  },
+});
+const runs = Number(options.runs); // of each operation
 const seed = Number(options.seed ?? Math.floor(Math.random() * 2 ** 31));
-
-const lanes = 12; // requests at a time
+const lanes = Number(options.lanes); // requests at a time
 const batch = 15; // requests of one operation in a row
 const patience = 60_000; // ms until an answer that does not come is a finding
 // Each key has 50 requests a second. So many are enough for any machine to be

@@ -130,7 +130,7 @@ func (h *handler) registerKeys() {
 	}, h.createKey)
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/keys", id: "list-keys", tag: "Keys", status: http.StatusOK,
-		summary: "List keys", detail: "Newest first, unless a filter says otherwise. A page can be shorter than asked for, even empty, and still have a next one.",
+		summary: "List keys", detail: "Newest first, unless a filter says otherwise. Needs keygate:keys-read or keygate:keys-write. A page can be shorter than asked for, even empty, and still have a next one.",
 		errors: []int{http.StatusNotFound}, example: Page[Key]{Items: []Key{exampleKey}, Next: exampleCursor},
 	}, h.listKeys)
 	register(h, operation{
@@ -143,12 +143,12 @@ func (h *handler) registerKeys() {
 	})
 	register(h, operation{
 		method: http.MethodPatch, path: "/v1/keys/{id}", id: "edit-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it.",
+		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleKeyEdit, example: exampleKey,
 	}, h.editKey)
 	register(h, operation{
 		method: http.MethodDelete, path: "/v1/keys/{id}", id: "delete-key", tag: "Keys", status: http.StatusNoContent,
-		summary: "Delete a key", detail: "For good: record and name are gone, and its secret is unknown from then on. To keep the record, revoke the key.",
+		summary: "Delete a key", detail: "For good: record and name are gone, and its secret is unknown from then on. To keep the record, revoke the key. Needs keygate:keys-write.",
 		errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, func(ctx context.Context, by *call, in *keyPath) (*deleted, error) {
 		return deletion(by, naming(h.Service.DeleteKey(ctx, by.actor, in.ID), "key", "id", in.ID))

@@ -80,6 +80,10 @@ func TestSpecIsComplete(t *testing.T) {
 			t.Errorf("the description mentions %s, which no answer has", name)
 		}
 	}
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	operations := 0
 	for path, methods := range spec.Paths {
 		for method, op := range methods {
@@ -87,6 +91,9 @@ func TestSpecIsComplete(t *testing.T) {
 			at := strings.ToUpper(method) + " " + path
 			if op.Summary == "" || op.OperationID == "" {
 				t.Errorf("%s has no summary or id", at)
+			}
+			if !strings.Contains(string(guide), "`"+at+"`") {
+				t.Errorf("docs/api.md does not list %s", at)
 			}
 			for media, m := range op.RequestBody.Content {
 				if media != "application/json" || m.Example == nil || m.Schema == nil {

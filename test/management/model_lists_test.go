@@ -2,9 +2,6 @@ package management
 
 import (
 	"cmp"
-	"context"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -16,28 +13,6 @@ import (
 
 	"keygate/internal/keys"
 )
-
-// same compares what JSON makes of two values.
-func same(a, b any) bool { return compare.Equal(asJSON(a), asJSON(b)) }
-
-// noteUse writes that a secret was used, as the replicas do from time to time.
-func (m *machine) noteUse(t *rapid.T, k *modelKey, s *modelSecret) {
-	u := keys.Use{Key: k.id, At: m.now()}
-	if len(k.secrets) > 1 {
-		u.Secret = keys.HashSecret(s.text)
-	}
-	r := m.w.replicas[rapid.IntRange(0, 1).Draw(t, "replica")%len(m.w.replicas)]
-	if err := r.store.Used(context.Background(), []keys.Use{u}); err != nil {
-		t.Fatalf("Used: %v", err)
-	}
-	later := func(last time.Time) bool { return last.IsZero() || m.now().Sub(last) >= keys.UseEvery }
-	if later(k.used) {
-		k.used = m.now()
-	}
-	if len(k.secrets) > 1 && later(s.used) {
-		s.used = m.now()
-	}
-}
 
 // lists wants all of a list, in pages of any size, from any replica.
 func (m *machine) lists(t *rapid.T, by *secret, target string, status func(modelActor) (int, []object)) (got, want []object) {
@@ -138,14 +113,6 @@ func (m *machine) listKeys(t *rapid.T, by *secret) {
 	if diff := compare.Diff(want, got); diff != "" {
 		t.Fatalf("GET %s by %s (-model +real):\n%s", target, m.describe(by), diff)
 	}
-}
-
-func asObjects(list []object) []object {
-	out := []object{}
-	for _, o := range list {
-		out = append(out, asJSON(o).(object))
-	}
-	return out
 }
 
 func instantOf(o object, field string) time.Time {
@@ -305,53 +272,5 @@ func (m *machine) listAudit(t *rapid.T, by *secret, ref string) {
 	}
 	if diff := compare.Diff(asObjects(want), asObjects(got)); diff != "" {
 		t.Fatalf("GET %s by %s (-model +real):\n%s", target, m.describe(by), diff)
-	}
-}
-
-// checkAll compares all that there is at the end of a run.
-func (m *machine) checkAll(t *rapid.T) {
-	m.settle(t)
-	raw := m.w.send(t, request{key: m.admin.text, method: "GET", target: "/v1/audit/export"}).raw
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	if len(lines) != len(m.log) {
-		t.Fatalf("the audit log has %d entries, the model %d", len(lines), len(m.log))
-	}
-	for i, line := range lines {
-		var e object
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatalf("%v in %s", err, line)
-		}
-		if diff := compare.Diff(asJSON(m.log[len(m.log)-1-i].show()), asJSON(bare(e))); diff != "" {
-			t.Fatalf("the audit log, %d from its end (-model +real):\n%s", i, diff)
-		}
-	}
-	for _, s := range m.shown {
-		h := keys.HashSecret(s.text)
-		for _, form := range []string{s.text, keys.HashText(h), base64.StdEncoding.EncodeToString(h[:])} {
-			if strings.Contains(string(raw), form) {
-				t.Fatalf("the audit log holds a secret or its hash")
-			}
-		}
-	}
-	now := m.now()
-	every := func(target string, n int, show func(i int) object) {
-		var want []object
-		for i := range n {
-			want = append(want, show(n-1-i))
-		}
-		if diff := compare.Diff(asObjects(want), asObjects(m.w.all(t, m.admin.text, target))); diff != "" {
-			t.Fatalf("%s (-model +real):\n%s", target, diff)
-		}
-	}
-	every("/v1/keys", len(m.keys), func(i int) object { return m.keys[i].show(now) })
-	every("/v1/organizations", len(m.organizations), func(i int) object { return m.organizations[i].show() })
-	operator := m.actor(m.keys[0])
-	for _, o := range append(slices.Clone(m.organizations), &modelOrganization{}) {
-		of := slices.DeleteFunc(slices.Clone(m.accounts), func(a *modelAccount) bool { return a.organization != o.id })
-		every("/v1/accounts?organization="+o.id, len(of), func(i int) object { return of[i].show(operator) })
-		if o.id != "" {
-			in := slices.DeleteFunc(slices.Clone(m.spaces), func(s *modelSpace) bool { return s.organization != o.id })
-			every("/v1/spaces?organization="+o.id, len(in), func(i int) object { return in[i].show() })
-		}
 	}
 }

@@ -41,7 +41,7 @@ const findings = [];
 const seen = new Map(); // operation -> status -> number
 let sent = 0;
 
-function send({ method, target, headers, body }) {
+function send({ method, target, headers, body, chunked }) {
   return new Promise((resolve, reject) => {
     const request = http.request(base + target, { method, headers, agent, timeout: patience, path: target }, (response) => {
       const parts = [];
@@ -52,7 +52,9 @@ function send({ method, target, headers, body }) {
     request.on('timeout', () => request.destroy(new Error('no answer')));
     request.on('error', reject);
     sent++;
-    if (body !== undefined) request.setHeader('Content-Length', Buffer.byteLength(body)); // Node sends none with GET and DELETE
+    // Of itself Node sends no length with GET and DELETE.
+    if (body !== undefined && !chunked) request.setHeader('Content-Length', Buffer.byteLength(body));
+    if (body !== undefined && chunked) request.setHeader('Transfer-Encoding', 'chunked');
     request.end(body);
   });
 }

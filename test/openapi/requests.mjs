@@ -156,6 +156,7 @@ export function requestOf(op, gentle) {
     mutations: gentle ? fc.constant([]) : fc.oneof(fc.constant([]), fc.array(mutation, { minLength: 1, maxLength: 3 })),
     rawBody: rarely(rawBody),
     contentType: rarely(contentType),
+    chunked: rarely(fc.constant(true)),
   });
 }
 
@@ -186,7 +187,7 @@ export function compose(op, made, world) {
   const query = Object.entries(resolve(made.query)).filter(([, v]) => v !== undefined);
   const parts = query.map(([name, value]) => `${name}=${encode(value)}`);
   if (made.strangeQuery) parts.push(made.strangeQuery);
-  const request = { method: op.method, target: path + (parts.length ? '?' + parts.join('&') : ''), headers: { ...resolve(made.headers) }, query, credential: resolve({ ...made.credential }) };
+  const request = { method: op.method, chunked: made.chunked, target: path + (parts.length ? '?' + parts.join('&') : ''), headers: { ...resolve(made.headers) }, query, credential: resolve({ ...made.credential }) };
   if (op.schema) {
     request.value = made.mutations.reduce(mutate, resolve(made.body));
     request.body = made.rawBody ?? JSON.stringify(request.value);
@@ -216,11 +217,12 @@ function mutate(root, m) {
   }
   const [holder, key] = places[m.at % places.length];
   const set = (o, k, v) => Object.defineProperty(o, k, { value: v, enumerable: true, configurable: true, writable: true });
+  const value = JSON.parse(JSON.stringify(m.value)); // a later mutation must not change what others are made from
   switch (m.how) {
-    case 'replace': set(holder, key, m.value); break;
+    case 'replace': set(holder, key, value); break;
     case 'remove': if (holder !== box) delete holder[key]; break;
     case 'rename': if (holder !== box && !Array.isArray(holder)) { set(holder, m.name, holder[key]); delete holder[key]; } break;
-    case 'add': { const v = holder[key]; if (v !== null && typeof v === 'object' && !Array.isArray(v)) set(v, m.name, m.value); break; }
+    case 'add': { const v = holder[key]; if (v !== null && typeof v === 'object' && !Array.isArray(v)) set(v, m.name, value); break; }
     case 'repeat': { const v = holder[key]; if (Array.isArray(v)) v.push(...v, ...v); break; }
   }
   return box.root;

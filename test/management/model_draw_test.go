@@ -185,9 +185,11 @@ func (m *machine) drawImport(t *rapid.T, by *secret) []object {
 			item["name"] = "imported"
 		}
 		delete(item, "overrides")
-		item["secret"] = m.w.format.Generate() // is not sent
-		if len(m.shown) > 0 && odds(t, "known", 6) {
-			item["secret"] = rapid.SampledFrom(m.shown).Draw(t, "secret").text
+		if odds(t, "known", 6) {
+			item["secret"] = rapid.SampledFrom(m.shown).Draw(t, "secret").text // is not sent
+		} else {
+			item["secret"] = m.w.format.Generate()
+			m.shown = append(m.shown, &secret{text: text(item, "secret")})
 		}
 		if odds(t, "a status", 2) {
 			item["status"] = pick(t, "status", "active", "paused", "revoked", "expired")
@@ -200,6 +202,7 @@ func (m *machine) drawImport(t *rapid.T, by *secret) []object {
 		}
 		items = append(items, item)
 	}
+	m.settle(t) // all replicas remember that they know no such keys
 	return items
 }
 

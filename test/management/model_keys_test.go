@@ -309,7 +309,11 @@ func (m *machine) importKey(a modelActor, item object, id string) bool {
 	s.imported, s.created = true, k.created
 	k.id, k.secrets = id, []modelSecret{s}
 	m.keys = append(m.keys, k)
-	m.shown = append(m.shown, &secret{s.text, id})
+	for _, shown := range m.shown {
+		if shown.text == s.text {
+			shown.key = id
+		}
+	}
 	m.entry("key.import", "key", id, k.organization, nil, k.view())
 	return true
 }

@@ -152,7 +152,7 @@ func (m *machine) describe(s *secret) string {
 	if k := m.key(s.key); k != nil {
 		return fmt.Sprintf("key %s %q", k.status(m.now()), k.name)
 	}
-	return "a deleted key"
+	return "no key"
 }
 
 // checkProblem wants a refusal to say what and where.

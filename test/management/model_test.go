@@ -17,7 +17,7 @@ import (
 func TestModel(t *testing.T) {
 	checks, steps := "3", "60"
 	if full() {
-		checks, steps = "20", "200"
+		checks, steps = "12", "200"
 	}
 	set := map[string]bool{}
 	flag.Visit(func(f *flag.Flag) { set[f.Name] = true })
@@ -61,7 +61,7 @@ type machine struct {
 	w      *world
 	seen   map[string]int // outcomes, over all runs
 	admin  *secret
-	shown  []*secret // all that were ever shown or imported
+	shown  []*secret // all that were ever shown, or are to be imported
 	fixed  bool      // the beginning is the same in each run
 	names  int       // Idempotency-Keys so far
 	asks   *modelKey // who does at the moment
@@ -69,7 +69,7 @@ type machine struct {
 	gone   map[string][]string // ids of what was deleted, by their kind
 }
 
-// secret is one that somebody was shown.
+// secret is one that somebody knows, and the key that it is or was of.
 type secret struct{ text, key string }
 
 // answered is a change that a client may ask for again.

@@ -68,10 +68,10 @@ func (m *machine) changed(a modelActor, id, action string, edit func(k *modelKey
 	}
 	was, is := k.status(m.now()), next.status(m.now())
 	comes := 0 // a paused key counts already
-	if was == "expired" {
+	if was == "expired" && is != "expired" {
 		comes = 1
 	}
-	if (was == "expired" || is == "active" && was != "active") && !m.room(k.organization, comes) {
+	if (comes > 0 || is == "active" && was != "active") && !m.room(k.organization, comes) {
 		return forecast{status: 409, version: k.version}
 	}
 	f.happens = func(got object) (object, int64) {

@@ -90,9 +90,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	if x.principal == nil {
 		return
 	}
-	for i := range x.principal.Identity {
-		h[x.principal.Identity[i].Name] = x.principal.Identity[i].Value
-	}
+	x.principal.Identify(h)
 	h["X-Keygate-Scopes"] = x.access.Scopes
 	if space := x.access.Space; space != nil {
 		h["X-Keygate-Space"] = []string{space.ID}
@@ -168,11 +166,7 @@ func (x *exchange) describe(h http.Header) {
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
 	if x.principal != nil {
-		for i := range x.principal.Endings {
-			if e := &x.principal.Endings[i]; !x.start.Before(e.From) {
-				h[e.Name] = e.Value // shared, like the limits' policy below
-			}
-		}
+		x.principal.Announce(h, x.start)
 	}
 	if len(x.limits.Limits) == 0 {
 		return

@@ -158,7 +158,7 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 func (x *exchange) askFor(known int64) {
 	key, plan := x.principal.Key, &x.principal.Plan
 	x.ask = ratelimit.Ask{
-		Organization: key.Organization,
+		Organization: x.principal.Organization.ID, // keys without one have no limits
 		Key:          key.ID,
 		Version:      max(key.Version, known),
 		Rules:        x.policy.keys.Rules,

@@ -126,6 +126,10 @@ function tooKind(op, request, answer) {
     const invalid = value === '' ? '' : op.acceptsParameter.get(name)(typed);
     if (invalid) wrong.push(`a parameter ${name} was accepted that the schema forbids: ${invalid}`);
   }
+  for (const { name } of op.parameters.filter((p) => p.in === 'header' && request.headers[p.name] !== undefined)) {
+    const invalid = op.acceptsParameter.get(name)(request.headers[name]);
+    if (invalid) wrong.push(`a header ${name} was accepted that the schema forbids: ${invalid}`);
+  }
   return wrong;
 }
 

@@ -96,10 +96,8 @@ func (m *machine) accountID(t *rapid.T, by *secret) string {
 // Draws of a key's fields; some are wrong.
 var (
 	modelNames       = []string{"deploy", "Deploy bot", "ci", "billing", "ÜBER", ""}
-	modelPermissions = []string{
-		"orders:read", "orders:write", "reports:read", "orders:*", "*:read", "*", "admin", "read:all", "keygate:keys-read", "keygate:keys-write",
-		"keygate:members", "keygate:audit", "keygate:*", "keygate:operator", "orders:delete", "nothing:*", "*:*",
-	}
+	goodPermissions  = []string{"orders:read", "orders:write", "reports:read", "orders:*", "*:read", "*", "admin", "read:all", "keygate:keys-read", "keygate:keys-write", "keygate:members", "keygate:audit", "keygate:*"}
+	modelPermissions = append([]string{"keygate:operator", "orders:delete", "nothing:*", "*:*"}, goodPermissions...)
 	// networks are written in their shortest form; "" for what is none.
 	modelNetworks = map[string]string{
 		"127.0.0.0/8": "127.0.0.0/8", "127.0.0.1": "127.0.0.1/32", "::1": "::1/128", "10.1.2.3/8": "10.0.0.0/8", "::ffff:192.0.2.7": "192.0.2.7/32",
@@ -107,39 +105,51 @@ var (
 	}
 )
 
-func (m *machine) drawExpiry(t *rapid.T) string {
+func (m *machine) drawExpiry(t *rapid.T, wrong bool) string {
 	now := m.now()
-	return pick(t, "expires", "never", "30d", "1y", now.Add(time.Hour).Format(time.RFC3339), now.Add(1500*time.Millisecond).Format(time.RFC3339Nano),
-		now.AddDate(0, 0, 3).Format(time.DateOnly), "", "0d", "soon", now.Format(time.RFC3339), now.AddDate(0, 0, -1).Format(time.DateOnly))
+	all := []string{
+		"never", "30d", "1y", now.Add(time.Hour).Format(time.RFC3339), now.Add(1500 * time.Millisecond).Format(time.RFC3339Nano), now.AddDate(0, 0, 3).Format(time.DateOnly), "",
+		"0d", "soon", now.Format(time.RFC3339), now.AddDate(0, 0, -1).Format(time.DateOnly),
+	}
+	if !wrong {
+		all = all[:7]
+	}
+	return pick(t, "expires", all...)
 }
 
 // drawTerms are a key's own plan and overrides.
 func drawTerms(t *rapid.T, body object) {
-	if odds(t, "a plan", 8) {
+	if odds(t, "a plan", 12) {
 		body["plan"] = pick(t, "plan", "wide", "none", "small", "huge", "")
 	}
-	if odds(t, "overrides", 8) {
+	if odds(t, "overrides", 12) {
 		body["overrides"] = pick(t, "overrides", object{}, object{"limits": []object{{"name": "minute", "requests": 5, "per": "1m"}}}, object{"max_keys": 3})
 	}
 }
 
 func (m *machine) drawEdit(t *rapid.T) object {
-	body := object{}
+	body, wrong := object{}, odds(t, "something wrong", 4)
+	names, grants, networks := modelNames[:5], goodPermissions, []string{"127.0.0.0/8", "::1", "10.1.2.3/8", "127.0.0.1", "::ffff:192.0.2.7"}
+	if wrong {
+		names, grants, networks = modelNames, modelPermissions, append(networks, "localhost", "::ffff:192.0.2.0/120")
+	}
 	if odds(t, "a name", 2) {
-		body["name"] = pick(t, "name", modelNames...)
+		body["name"] = pick(t, "name", names...)
 	}
 	if odds(t, "a description", 4) {
-		body["description"] = pick(t, "description", "for\nmachines", "", "an\u202eevil one", strings.Repeat("d", 501))
+		body["description"] = pick(t, "description", "for\nmachines", "")
+		if wrong {
+			body["description"] = pick(t, "wrong description", "an\u202eevil one", strings.Repeat("d", 501))
+		}
 	}
 	if odds(t, "permissions", 2) {
-		body["permissions"] = append([]string{}, rapid.SliceOfN(rapid.SampledFrom(modelPermissions), 0, 3).Draw(t, "permissions")...)
+		body["permissions"] = append([]string{}, rapid.SliceOfN(rapid.SampledFrom(grants), 0, 2).Draw(t, "permissions")...)
 	}
 	if odds(t, "addresses", 6) {
-		networks := []string{"127.0.0.0/8", "::1", "10.1.2.3/8", "127.0.0.1", "::ffff:192.0.2.7", "localhost", "::ffff:192.0.2.0/120"}
 		body["allowed_cidrs"] = append([]string{}, rapid.SliceOfN(rapid.SampledFrom(networks), 0, 3).Draw(t, "addresses")...)
 	}
 	if odds(t, "an expiry", 3) {
-		body["expires"] = m.drawExpiry(t)
+		body["expires"] = m.drawExpiry(t, wrong)
 	}
 	drawTerms(t, body)
 	return body
@@ -150,10 +160,10 @@ func (m *machine) drawKey(t *rapid.T, by *secret) object {
 	if body["name"] == nil {
 		body["name"] = "made"
 	}
-	if odds(t, "an organization", 2) {
+	if by == m.admin || odds(t, "an organization", 3) {
 		body["organization"] = m.organizationRef(t, by)
 	}
-	if odds(t, "an account", 2) {
+	if odds(t, "an account", 3) {
 		body["account"] = m.accountID(t, by)
 	}
 	if odds(t, "a space", 3) {
@@ -171,7 +181,7 @@ func (m *machine) drawRotation(t *rapid.T) any {
 		body["overlap"] = pick(t, "overlap", "24h", "7d", "1s", "30d", "0", "31d", "-1h", "long")
 	}
 	if odds(t, "an expiry", 3) {
-		body["expires"] = m.drawExpiry(t)
+		body["expires"] = m.drawExpiry(t, odds(t, "something wrong", 4))
 	}
 	return body
 }

@@ -202,20 +202,22 @@ func (m *machine) rotateKey(t *rapid.T, by *secret, id string, asked any) {
 	})
 }
 
-// rotateAgain rotates a key that has a secret in its overlap, if there is one.
+// rotateAgain rotates a key that has expired or has a secret in its overlap, if
+// there is one.
 func (m *machine) rotateAgain(t *rapid.T) {
-	var overlapping []string
+	var ids []string
 	for _, k := range m.keys[1:] {
-		if k.status(m.now()) == "active" && slices.ContainsFunc(ends(k), m.now().Before) {
-			overlapping = append(overlapping, k.id)
+		if k.status(m.now()) == "expired" || slices.ContainsFunc(ends(k), m.now().Before) {
+			ids = append(ids, k.id)
 		}
 	}
-	overlap := object{"overlap": pick(t, "overlap", "1h", "7d", "0")}
-	if len(overlapping) == 0 {
-		m.rotateKey(t, m.admin, m.keyID(t, m.admin), overlap)
+	body := object{}
+	put(body, "overlap", pick(t, "overlap", "", "1h", "7d", "0"))
+	if len(ids) == 0 {
+		m.rotateKey(t, m.admin, m.keyID(t, m.admin), body)
 		return
 	}
-	m.rotateKey(t, m.admin, rapid.SampledFrom(overlapping).Draw(t, "overlapping"), overlap)
+	m.rotateKey(t, m.admin, rapid.SampledFrom(ids).Draw(t, "ending"), body)
 }
 
 func (m *machine) deleteKey(t *rapid.T, by *secret, id string) {

@@ -86,7 +86,7 @@ func newMachine(t *rapid.T, open func(*clock) []keys.Store, seen map[string]int)
 	c := &clock{at: time.Now().Truncate(time.Second)}
 	m := &machine{instance: instance{clock: c}, w: newWorld(t, c, open(c)), seen: seen, gone: map[string][]string{}, fixed: true}
 	m.adopt(t)
-	m.tenant(t, "acme", object{"max_keys": 8})
+	m.tenant(t, "acme", object{"max_keys": 7})
 	m.tenant(t, "globex", nil)
 	m.fixed = false
 	return m
@@ -148,7 +148,10 @@ func (m *machine) tenant(t *rapid.T, slug string, overrides object) {
 	if overrides != nil {
 		auditor := account("auditor", "auditor", "")
 		account("northerner", "people", "north")
-		m.createKey(t, m.admin, object{"name": "auditor", "organization": slug, "account": auditor, "permissions": []string{"keygate:audit", "*:read"}[:1]})
+		m.createKey(t, m.admin, object{"name": "auditor", "organization": slug, "account": auditor, "permissions": []string{"keygate:audit"}})
+		m.createKey(t, m.admin, object{"name": "brief", "organization": slug, "expires": "1d", "permissions": []string{"orders:read"}})
+		m.createKey(t, m.admin, object{"name": "waiting", "organization": slug, "expires": "30d"})
+		m.transition(t, m.admin, m.keys[len(m.keys)-1].id, "pause")
 	}
 }
 
@@ -171,9 +174,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			do(t, by, m.keyID(t, by))
 		}
 	}
+	create := func(t *rapid.T) { by := m.caller(t); m.createKey(t, by, m.drawKey(t, by)) }
 	return map[string]func(*rapid.T){
-		"key: create": func(t *rapid.T) { by := m.caller(t); m.createKey(t, by, m.drawKey(t, by)) },
-		"key: edit":   on(func(t *rapid.T, by *secret, id string) { m.editKey(t, by, id, m.drawEdit(t)) }),
+		"key: create":      create,
+		"key: create more": create,
+		"key: edit":        on(func(t *rapid.T, by *secret, id string) { m.editKey(t, by, id, m.drawEdit(t)) }),
 		"key: pause or resume": on(func(t *rapid.T, by *secret, id string) {
 			m.transition(t, by, id, pick(t, "verb", "pause", "resume"))
 		}),

@@ -44,7 +44,9 @@ type Confirmation struct {
 
 // changes describes what all changes understand and returns their own errors.
 func (h *handler) changes(o *huma.Operation) []int {
-	text := func(most int) *huma.Schema { return &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: &most} }
+	text := func(most int) *huma.Schema {
+		return &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: &most}
+	}
 	var statuses []int
 	o.Parameters = append(o.Parameters, &huma.Param{
 		Name: "wait", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"replicas"}},

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -183,11 +182,7 @@ func (g *gate) compile(yaml string) *proxy.Policy {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	targets := make(map[string]*url.URL)
-	for name, u := range loaded.Upstreams {
-		targets[name] = u.Target
-	}
-	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, targets)
+	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, loaded.Upstreams)
 	if err != nil {
 		g.t.Fatal(err)
 	}

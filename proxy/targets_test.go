@@ -67,9 +67,9 @@ func TestLeastRequests(t *testing.T) {
 		<-release
 	}))
 	t.Cleanup(hanging.Close)
-	t.Cleanup(func() { close(release) })
 	targets, urls := newTargets(t, 2)
 	g, secret := front(t, append(urls, hanging.URL), "balance: least_requests")
+	t.Cleanup(func() { close(release) }) // before the gate waits for its requests
 	ask := func() {
 		r, err := http.NewRequest("GET", g.url+"/x", nil)
 		if err != nil {
@@ -282,7 +282,7 @@ func TestClientsDoNotOpenTheBreaker(t *testing.T) {
 		if res := g.dial(head+"Content-Length: 100\r\n\r\nshort", true); res.StatusCode != 400 && res.StatusCode != 499 {
 			t.Fatalf("a body that is broken off: %s", res.Status)
 		}
-		if res := g.dial(head+"Transfer-Encoding: chunked\r\n\r\n800\r\n"+strings.Repeat("x", 0x800)+"\r\n", false); res.StatusCode != 413 {
+		if res := g.dial(head+"Transfer-Encoding: chunked\r\n\r\n800\r\n"+strings.Repeat("x", 0x800)+"\r\n", true); res.StatusCode != 413 {
 			t.Fatalf("a body that is too large: %s", res.Status)
 		}
 		if res := g.dial("GET /slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+secret+"\r\n\r\n", true); res.StatusCode != 499 {

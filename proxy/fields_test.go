@@ -80,6 +80,32 @@ routes:
 	}
 }
 
+// TestAnswerBeforeTheBodyIsSent: net/http's server reads up to 256 KiB of a body
+// that its handler has not read when an answer begins. The transport was reading
+// the same body for the upstream, which got one with a hole in it, and without a
+// length took it for the whole.
+func TestAnswerBeforeTheBodyIsSent(t *testing.T) {
+	u := newUpstream(t)
+	u.answer = func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.Copy(w, r.Body) // begins with the first piece
+	}
+	g, secret := front(t, []string{u.URL})
+	const size = 4 << 20
+	for _, length := range []int64{size, -1} {
+		sent := strings.Repeat("0123456789abcdef", size/16)
+		r, err := http.NewRequestWithContext(context.Background(), "POST", g.url+"/x", io.MultiReader(strings.NewReader(sent)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ContentLength = length
+		r.Header.Set("Authorization", "Bearer "+secret)
+		if a := g.send(r); a.StatusCode != 200 || string(a.body) != sent {
+			t.Errorf("length %d: %d, %d bytes came back, and not those that were sent", length, a.StatusCode, len(a.body))
+		}
+	}
+}
+
 // TestRewrite: what is stripped and put before is the same in every spelling of a
 // path, and what remains is what the client sent.
 func TestRewrite(t *testing.T) {

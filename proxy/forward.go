@@ -154,9 +154,14 @@ func (x *exchange) describe(h http.Header) {
 // prepareCall says what the upstream gets to see of the request.
 func (x *exchange) prepareCall() {
 	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
-	if x.r.ContentLength != 0 {
-		x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	if x.r.ContentLength == 0 {
+		return
 	}
+	x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	// Else net/http reads up to 256 KiB of the body for itself when an answer begins
+	// before it is sent: they would be missing in its middle. HTTP/2, and writers of
+	// tests, need no such thing.
+	_ = http.NewResponseController(x.w).EnableFullDuplex()
 }
 
 // RoundTrip makes the exchange the transport of its ReverseProxy.

@@ -148,7 +148,11 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 		if cause, ok := errors.AsType[*TimeoutError](context.Cause(r.Context())); ok {
 			err = cause
 		}
-		u.failed(t, reasonOf(err))
+		why := reasonOf(err)
+		u.failed(t, why)
+		if why == timedOut {
+			c.via.connections[t.index].suspect(u.now())
+		}
 	}
 	return res, err
 }

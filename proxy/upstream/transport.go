@@ -32,6 +32,7 @@ type connections struct {
 	current atomic.Pointer[http.Transport]
 	make    func() *http.Transport
 	instead http.RoundTripper
+	renewed atomic.Int64 // for suspicion, in nanoseconds since 1970
 }
 
 func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instead http.RoundTripper) *connections {
@@ -77,6 +78,19 @@ func (c *connections) closeIdle() { c.current.Load().CloseIdleConnections() }
 // renew has new requests make new connections. Those that are idle end now, the
 // others with their requests.
 func (c *connections) renew() { c.current.Swap(c.make()).CloseIdleConnections() }
+
+// suspectEvery bounds how often a time-out is taken for a sign of dead connections.
+const suspectEvery = time.Second
+
+// suspect is told that a request timed out. Where the way to the target is broken
+// the connections that are kept are dead too, and each would cost one more request
+// its time; over HTTP/2 one connection would cost all of them theirs.
+func (c *connections) suspect(now time.Time) {
+	last := c.renewed.Load()
+	if now.UnixNano()-last >= int64(suspectEvery) && c.renewed.CompareAndSwap(last, now.UnixNano()) {
+		c.renew()
+	}
+}
 
 // connectError is why there is no connection: no request can have passed.
 type connectError struct{ error }

@@ -22,17 +22,18 @@ var answers = [...]struct {
 	challenge bool   // whether the answer carries a challenge
 	code      string // the challenge's error code
 }{
-	Missing:     {http.StatusUnauthorized, "API key is missing", true, ""}, // RFC 6750, section 3.1: no code where no key was sent
-	Ambiguous:   {http.StatusBadRequest, "Ambiguous credentials", true, "invalid_request"},
-	Invalid:     {http.StatusUnauthorized, "API key is invalid", true, "invalid_token"},
-	KeyRevoked:  {http.StatusUnauthorized, "API key has been revoked", true, "invalid_token"},
-	KeyExpired:  {http.StatusUnauthorized, "API key has expired", true, "invalid_token"},
-	KeyPaused:   {http.StatusUnauthorized, "API key is paused", true, "invalid_token"},
-	Unavailable: {http.StatusServiceUnavailable, "Temporarily unavailable", false, ""},
-	Address:     {http.StatusForbidden, "Insufficient permissions", false, ""},
-	BadBinding:  {http.StatusBadRequest, "Ambiguous request", false, ""},
-	Tenant:      {http.StatusForbidden, "Insufficient permissions", false, ""},
-	Scope:       {http.StatusForbidden, "Insufficient permissions", true, "insufficient_scope"},
+	Missing:         {http.StatusUnauthorized, "API key is missing", true, ""}, // RFC 6750, section 3.1: no code where no key was sent
+	Ambiguous:       {http.StatusBadRequest, "Ambiguous credentials", true, "invalid_request"},
+	Invalid:         {http.StatusUnauthorized, "API key is invalid", true, "invalid_token"},
+	KeyRevoked:      {http.StatusUnauthorized, "API key has been revoked", true, "invalid_token"},
+	KeyExpired:      {http.StatusUnauthorized, "API key has expired", true, "invalid_token"},
+	KeyPaused:       {http.StatusUnauthorized, "API key is paused", true, "invalid_token"},
+	TooManyFailures: {http.StatusTooManyRequests, "Rate limit exceeded", false, ""},
+	Unavailable:     {http.StatusServiceUnavailable, "Temporarily unavailable", false, ""},
+	Address:         {http.StatusForbidden, "Insufficient permissions", false, ""},
+	BadBinding:      {http.StatusBadRequest, "Ambiguous request", false, ""},
+	Tenant:          {http.StatusForbidden, "Insufficient permissions", false, ""},
+	Scope:           {http.StatusForbidden, "Insufficient permissions", true, "insufficient_scope"},
 }
 
 // Answer phrases the refusal of an operation such as "GET /v1/query".

@@ -66,7 +66,7 @@ func (a *Authenticator) atSpace(ctx context.Context, p *Principal, r *http.Reque
 		if p.space != nil {
 			return Access{}, refuse(Tenant, "This API key is restricted to the space %q and this route is not about a space.", p.space.Slug)
 		}
-		return p.reach, nil
+		return *p.reach, nil
 	}
 	value, refusal := boundValue(r, rule, rule.Space, "space")
 	if refusal != nil {
@@ -90,10 +90,11 @@ func (a *Authenticator) atSpace(ctx context.Context, p *Principal, r *http.Reque
 	} else if value != space.ID && value != space.Slug {
 		return Access{}, refuse(Tenant, "This API key is restricted to the space %q and the request is about another.", space.Slug)
 	}
-	access, ok := p.inSpace[space.ID]
+	there, ok := p.inSpace[space.ID]
 	if !ok {
-		access = p.reach
+		there = p.reach
 	}
+	access := *there
 	access.Space = space
 	return access, nil
 }

@@ -26,6 +26,7 @@ const (
 type Lookups interface {
 	Lookup(ctx context.Context, h keys.Hash) (keys.Found, error)
 	Space(ctx context.Context, organization, ref string) (keys.Space, error)
+	Setting(ctx context.Context, name string) (keys.Setting, error)
 }
 
 // cache remembers keys by the hash of their secret. It never serves what it
@@ -37,11 +38,14 @@ type cache struct {
 	found   *otter.Cache[keys.Hash, *entry]
 	unknown *otter.Cache[keys.Hash, unknown]
 	spaces  *otter.Cache[spaceRef, spaceEntry]
+	forms   atomic.Pointer[declaredForms]
 	flights singleflight.Group
 	stats   Stats
 
 	timeout  time.Duration // of one lookup, whose callers wait together
 	freshFor time.Duration // 0: every change is made by this process
+	shared   *shared
+	prefix   string // of most secrets
 	start    time.Time
 	fresh    atomic.Int64 // nanoseconds after start as of which no change was missed
 }
@@ -54,12 +58,14 @@ type Stats struct {
 	Verified, Outage atomic.Uint64
 	// UsesDropped counts uses of keys that were not recorded for want of room.
 	UsesDropped atomic.Uint64
+	// FailuresRefused counts failed requests beyond the budget of their address.
+	FailuresRefused atomic.Uint64
 }
 
 type entry struct {
-	found   keys.Found
+	record
 	stamp   stamp
-	fetched time.Time
+	fetched moment
 	// principal is what the key amounts to under the policy last used.
 	principal atomic.Pointer[Principal]
 	// used is the last use that is known or was noted, in nanoseconds of Unix time.
@@ -83,7 +89,7 @@ func newCache(o Options) *cache {
 	return &cache{
 		store:   o.Store,
 		now:     o.Now,
-		timeout: o.LookupTimeout, freshFor: o.FreshFor, start: o.Now(),
+		timeout: o.LookupTimeout, freshFor: o.FreshFor, start: o.Now(), shared: newShared(), prefix: o.Format.Prefix(),
 		stamps:  newStamps(),
 		found:   otter.Must(&otter.Options[keys.Hash, *entry]{MaximumSize: o.CacheKeys}),
 		unknown: otter.Must(&otter.Options[keys.Hash, unknown]{MaximumSize: maxUnknown}),
@@ -129,7 +135,7 @@ func (c *cache) spoke(at time.Time) { c.fresh.Store(int64(at.Sub(c.start))) }
 
 // age is how long ago the entry was last known to be what the store has.
 func (c *cache) age(e *entry) time.Duration {
-	age := c.now().Sub(e.fetched)
+	age := c.now().Sub(e.fetched.time())
 	if c.freshFor > 0 {
 		age = min(age, c.sinceFresh())
 	}
@@ -145,6 +151,11 @@ func (c *cache) fetch(ctx context.Context, h keys.Hash) (*entry, error) {
 		// The first to ask may go away; the others still wait.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 		defer cancel()
+		// Whoever was held up between its miss and this may come after the fetch
+		// that it should have joined.
+		if e, ok := c.found.GetIfPresent(h); ok && c.isFresh() && c.stamps.holds(&e.stamp) {
+			return e, nil
+		}
 		return c.lookup(ctx, h, epoch)
 	})
 	select {
@@ -167,7 +178,7 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 		c.stats.Failures.Add(1)
 		return nil, err
 	}
-	e := &entry{found: found, fetched: asked, stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
+	e := &entry{record: c.shared.record(&found, c.prefix), fetched: momentOf(asked), stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
 	e.used.Store(lastUse(&found))
 	if c.stamps.epoch.Load() == epoch {
 		c.found.Set(h, e)

@@ -84,11 +84,11 @@ func (a *Authenticator) ByHash(ctx context.Context, h keys.Hash, policy *keys.Po
 	if refusal != nil {
 		return nil, refusal
 	}
-	state := a.state(&e.found)
-	if s := &e.found.Key.Secrets[e.found.Secret]; !s.Imported && s.Prefix != a.format.Prefix() {
+	state := stateAt(&e.record, a.now())
+	if s := &e.secret; !s.Imported && s.Prefix != a.format.Prefix() {
 		state = unknownKey() // made under a former prefix: the secret is refused before it is looked up
 	}
-	p, refusal := e.under(policy)
+	p, refusal := a.under(e, policy)
 	if state != nil {
 		return p, state
 	}
@@ -120,7 +120,7 @@ func (a *Authenticator) Judge(ctx context.Context, p *Principal, r *http.Request
 	}
 	j.Granted = p.policy.Catalogue.Names(access.set)
 	if j.Scope = p.holds(rule, access); j.Scope != nil {
-		given := p.policy.Catalogue.Names(p.own)
+		given := p.policy.Catalogue.Names(p.own())
 		for _, name := range j.Scope.Missing() {
 			if slices.Contains(given, name) {
 				j.Unowned = append(j.Unowned, name)

@@ -26,7 +26,10 @@ type Options struct {
 	// Acted, if not nil, is told of the number of the last change of the feed on
 	// which this process has acted; it must not block.
 	Acted func(number int64)
-	Now   func() time.Time
+	// Failures is the budget that each client address has for failed requests;
+	// nil: there is none.
+	Failures *ratelimit.Buckets
+	Now      func() time.Time
 }
 
 // DefaultLookupTimeout suits a store on the same machine.
@@ -39,6 +42,8 @@ type Authenticator struct {
 	cache  *cache
 	acted  func(number int64)
 	uses   *uses
+	// failures is nil where addresses have no budget.
+	failures *ratelimit.Buckets
 }
 
 // New returns an Authenticator with an empty cache.
@@ -47,7 +52,7 @@ func New(o Options) *Authenticator {
 		o.LookupTimeout = DefaultLookupTimeout
 	}
 	c := newCache(o)
-	return &Authenticator{format: o.Format, now: o.Now, cache: c, acted: o.Acted, uses: newUses(&c.stats.UsesDropped)}
+	return &Authenticator{format: o.Format, now: o.Now, cache: c, acted: o.Acted, uses: newUses(&c.stats.UsesDropped), failures: o.Failures}
 }
 
 // Stats counts what the key cache did, and the uses that were not recorded.
@@ -59,35 +64,59 @@ func (a *Authenticator) CachedKeys() int { return a.cache.found.EstimatedSize() 
 // Principal is an active key with all that decisions about it need, computed
 // once for a policy. It is shared between requests and must not be changed.
 type Principal struct {
-	Key *keys.Key
+	Key *Key
 	// Secret is the one of the key that was presented.
-	Secret       *keys.Secret
+	Secret *Secret
+	// Organization is nil for keys of the instance's operators.
 	Organization *keys.Organization
 	// Plan is the one that applies, overrides included, its limits held by this
 	// key; PlanKnown is false where the policy no longer has the one that was
 	// stored and the default stands in.
 	Plan      keys.Plan
 	PlanKnown bool
-	// LimitPolicy is the value of RateLimit-Policy, shared like Identity; nil
-	// where nothing is limited.
+	// LimitPolicy is the value of RateLimit-Policy: a header map may hold it,
+	// nobody may write to it. Nil where nothing is limited.
 	LimitPolicy []string
-	// Identity are the headers that tell the upstream who calls. The slices
-	// are shared: a header map may hold them, nobody may write to them.
-	Identity []Header
 
-	policy *keys.Policy
-	space  *keys.Space // the one that the key is restricted to
-	own    keys.Set    // what the key was given
+	policy   *keys.Policy
+	space    *keys.Space                // the one that the key is restricted to
+	identity [len(identityNames)]string // "": the header is left out
 	// reach is what the key can do where a route binds no space; inSpace has
 	// the spaces where the owner's grants add something.
-	reach   Access
-	inSpace map[string]Access
+	reach   *Access
+	inSpace map[string]*Access
 }
 
-// Header is one header field, ready to be set.
-type Header struct {
-	Name  string // canonical
-	Value []string
+// identityNames are the headers that tell the upstream who calls, in canonical
+// form.
+var identityNames = [...]string{
+	"X-Keygate-Key-Id", "X-Keygate-Account", "X-Keygate-Organization", "X-Keygate-Organization-Slug", "X-Keygate-Plan",
+}
+
+// Identify sets the headers that tell the upstream who calls. Their values are
+// shared: a header map may hold them, nobody may write to them.
+func (p *Principal) Identify(h http.Header) {
+	for i, name := range identityNames {
+		if p.identity[i] != "" {
+			h[name] = p.identity[i : i+1 : i+1]
+		}
+	}
+}
+
+// AnnouncedBefore is how long before a key or a secret ends its answers say so.
+const AnnouncedBefore = 7 * 24 * time.Hour
+
+// Announce sets the headers that say when the key, or the secret that was
+// presented, ends, if that is near.
+func (p *Principal) Announce(h http.Header, now time.Time) {
+	announce(h, "X-Keygate-Key-Expires", p.Key.expires, now)
+	announce(h, "X-Keygate-Secret-Expires", p.Secret.ends, now)
+}
+
+func announce(h http.Header, name string, at moment, now time.Time) {
+	if at != 0 && at.time().Sub(now) <= AnnouncedBefore {
+		h[name] = []string{at.time().Format(time.RFC3339)}
+	}
 }
 
 // Access is what a principal may do at the place that a request is about.
@@ -106,22 +135,51 @@ const MaxScopesHeader = 4096
 // Authenticate returns the principal behind a token that came from a client, or
 // why there is none.
 func (a *Authenticator) Authenticate(ctx context.Context, token string, client netip.Addr, policy *keys.Policy) (*Principal, *Refusal) {
-	if !a.format.Valid(token) {
-		return nil, unknownKey()
+	h := keys.HashSecret(token)
+	e, refusal := a.find(ctx, token, h, client, policy)
+	if refusal != nil && refusal.Reason == Invalid {
+		if tooMany := a.Failed(client); tooMany != nil {
+			return nil, tooMany
+		}
 	}
-	e, refusal := a.entry(ctx, keys.HashSecret(token), policy)
 	if refusal != nil {
 		return nil, refusal
 	}
 	now := a.now()
-	if refusal := stateAt(&e.found, now); refusal != nil {
+	if refusal := stateAt(&e.record, now); refusal != nil {
 		return nil, refusal
 	}
-	p, refusal := e.under(policy)
+	p, refusal := a.under(e, policy)
 	if refusal == nil {
-		a.uses.note(e, now)
+		a.uses.note(e, h, now)
 	}
 	return p, refusal
+}
+
+// find finds the key that a token is, in force or not. What has neither our own
+// format nor a declared one is nobody's key and costs no lookup. A declared form
+// has no checksum, so that anybody can make up any number of such tokens: while
+// the budget of the client's address is used up, only those in memory are served.
+func (a *Authenticator) find(ctx context.Context, token string, h keys.Hash, client netip.Addr, policy *keys.Policy) (*entry, *Refusal) {
+	if a.format.Valid(token) {
+		return a.entry(ctx, h, policy)
+	}
+	if strings.HasPrefix(token, a.format.Prefix()+"_") {
+		return nil, unknownKey() // ours, but mistyped: no form with our prefix can be declared
+	}
+	declared, err := a.cache.foreign(ctx, token)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if !declared {
+		return nil, unknownKey()
+	}
+	if !a.cache.remembers(h) {
+		if tooMany := a.exhausted(client); tooMany != nil {
+			return nil, tooMany
+		}
+	}
+	return a.entry(ctx, h, policy)
 }
 
 // entry finds the key with a secret of this hash, in force or not.
@@ -153,12 +211,12 @@ func unavailable(err error) *Refusal {
 
 // under is what the key amounts to under a policy. Terms that cannot be read
 // refuse it: the plan alone might grant what they take away.
-func (e *entry) under(policy *keys.Policy) (*Principal, *Refusal) {
+func (a *Authenticator) under(e *entry, policy *keys.Policy) (*Principal, *Refusal) {
 	p := e.principal.Load()
 	if p != nil && p.policy == policy {
 		return p, nil
 	}
-	p, err := newPrincipal(&e.found, policy)
+	p, err := a.cache.shared.principal(&e.record, policy)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -172,83 +230,82 @@ func (a *Authenticator) servesWithoutStore(e *entry, policy *keys.Policy) bool {
 	if e == nil {
 		return false
 	}
-	p, refusal := e.under(policy)
+	p, refusal := a.under(e, policy)
 	return refusal == nil && p.Organization != nil && a.cache.age(e) <= p.Plan.Outage.Keys
 }
 
-// state reports why the key cannot be used at this instant, or nil.
-func (a *Authenticator) state(f *keys.Found) *Refusal { return stateAt(f, a.now()) }
-
-func stateAt(f *keys.Found, now time.Time) *Refusal {
+// stateAt reports why the key cannot be used at this instant, or nil.
+func stateAt(r *record, now time.Time) *Refusal {
 	no := func(reason Reason, detail string, args ...any) *Refusal {
-		r := refuse(reason, detail, args...)
-		r.Key = f.Key.ID
-		return r
+		refusal := refuse(reason, detail, args...)
+		refusal.Key = r.key.ID
+		return refusal
 	}
-	switch f.Key.Status(now) {
+	switch keys.StatusAt(now, r.key.RevokedAt(), r.key.ExpiresAt(), r.key.PausedAt()) {
 	case keys.Revoked:
 		return no(KeyRevoked, "This API key has been revoked. Create a new one.")
 	case keys.Expired:
-		return no(KeyExpired, "This API key expired on %s.", f.Key.ExpiresAt.UTC().Format(time.RFC3339))
+		return no(KeyExpired, "This API key expired on %s.", r.key.ExpiresAt().Format(time.RFC3339))
 	case keys.Paused:
 		return no(KeyPaused, "This API key is paused. Resume it to use it again.")
 	}
-	if ends := f.Key.Secrets[f.Secret].EndsAt; !ends.IsZero() && !now.Before(ends) {
+	if ends := r.secret.EndsAt(); !ends.IsZero() && !now.Before(ends) {
 		return no(KeyRevoked, "This API key was rotated and its former secret has ended. Use the new one.")
 	}
 	return nil
 }
 
-func newPrincipal(f *keys.Found, policy *keys.Policy) (*Principal, error) {
-	p := &Principal{
-		Key:       &f.Key,
-		Secret:    &f.Key.Secrets[f.Secret],
-		PlanKnown: true,
-		policy:    policy,
-		own:       policy.Catalogue.Expand(f.Key.Permissions),
-	}
+// principal computes what a key amounts to under a policy.
+func (s *shared) principal(r *record, policy *keys.Policy) (*Principal, error) {
+	p := &Principal{Key: &r.key, Secret: &r.secret, Organization: r.organization, PlanKnown: true, policy: policy, space: r.space}
+	organization := ""
 	// Keys of the instance's operators belong to no organization, so no plan
 	// counts them.
-	if f.Organization.ID != "" {
-		p.Organization = &f.Organization
-		if err := p.setTerms(); err != nil {
+	if p.Organization != nil {
+		organization = p.Organization.ID
+		if err := s.setTerms(p); err != nil {
 			return nil, err
 		}
 	}
-	if f.Space.ID != "" {
-		p.space = &f.Space
-	}
-	roles := policy.Granted(f.Grants, f.Key.Organization, "")
-	p.reach = p.access(roles)
-	for _, g := range f.Grants {
-		if g.Space == "" || g.Organization != f.Key.Organization {
+	own, roles := p.own(), policy.Granted(*r.grants, organization, "")
+	p.reach = s.accessOf(policy, own, roles)
+	for _, g := range *r.grants {
+		if g.Space == "" || g.Organization != organization {
 			continue
 		}
 		if p.inSpace == nil {
-			p.inSpace = make(map[string]Access)
+			p.inSpace = make(map[string]*Access)
 		}
-		p.inSpace[g.Space] = p.access(roles.Or(policy.Granted(f.Grants, g.Organization, g.Space)))
+		p.inSpace[g.Space] = s.accessOf(policy, own, roles.Or(policy.Granted(*r.grants, g.Organization, g.Space)))
 	}
-	p.Identity = p.identity()
+	p.identity[0], p.identity[1], p.identity[4] = p.Key.ID, p.Key.Account, p.Plan.Name
+	if p.Organization != nil {
+		p.identity[2], p.identity[3] = p.Organization.ID, p.Organization.Slug
+	}
 	return p, nil
 }
 
+// own is what the key was given.
+func (p *Principal) own() keys.Set { return p.policy.Catalogue.Expand(*p.Key.permissions) }
+
 // setTerms sets the plan and its limits.
-func (p *Principal) setTerms() (err error) {
-	if p.Plan, p.PlanKnown, err = p.policy.Terms(*p.Organization, *p.Key); err != nil {
+func (s *shared) setTerms(p *Principal) (err error) {
+	if p.Plan, p.PlanKnown, err = p.policy.TermsOf(p.Organization, p.Key.ID, p.Key.Plan, p.Key.overrides); err != nil {
 		return err
 	}
 	p.Plan.Limits = p.Plan.LimitsOf(p.Key.ID)
 	if len(p.Plan.Limits) > 0 {
-		p.LimitPolicy = []string{string(ratelimit.AppendPolicy(nil, p.Plan.Limits))}
+		text := string(ratelimit.AppendPolicy(nil, p.Plan.Limits))
+		p.LimitPolicy = s.limits.of(text, &[1]string{text})[:]
 	}
 	return nil
 }
 
-// access caps what the key was given by what its owner holds.
-func (p *Principal) access(owner keys.Set) Access {
-	set := p.own.And(owner)
-	return Access{set: set, Scopes: []string{joinScopes(p.policy.Catalogue.Names(set))}}
+// accessOf caps what a key was given by what its owner holds.
+func (s *shared) accessOf(policy *keys.Policy, own, owner keys.Set) *Access {
+	set := own.And(owner)
+	scopes := joinScopes(policy.Catalogue.Names(set))
+	return s.access.of(scopes, &Access{set: set, Scopes: []string{scopes}})
 }
 
 func joinScopes(names []string) string {
@@ -257,21 +314,4 @@ func joinScopes(names []string) string {
 		return s
 	}
 	return s[:strings.LastIndexByte(s[:MaxScopesHeader+1], ' ')]
-}
-
-func (p *Principal) identity() []Header {
-	h := make([]Header, 0, 5)
-	add := func(name, value string) {
-		if value != "" {
-			h = append(h, Header{Name: http.CanonicalHeaderKey(name), Value: []string{value}})
-		}
-	}
-	add("X-Keygate-Key-Id", p.Key.ID)
-	add("X-Keygate-Account", p.Key.Account)
-	if p.Organization != nil {
-		add("X-Keygate-Organization", p.Organization.ID)
-		add("X-Keygate-Organization-Slug", p.Organization.Slug)
-	}
-	add("X-Keygate-Plan", p.Plan.Name)
-	return h
 }

@@ -20,6 +20,9 @@ const (
 	KeyRevoked
 	KeyExpired
 	KeyPaused
+	// TooManyFailures: what Invalid would have said, once more than the budget of
+	// the client's address allows.
+	TooManyFailures
 	// Unavailable: the store could not be asked.
 	Unavailable
 	// Address: the key may not be used from the client's address.
@@ -41,6 +44,8 @@ type Refusal struct {
 	Required, Granted []string
 	// Key is the id of a key that is known but revoked, expired or paused.
 	Key string
+	// RetryAfter is set for TooManyFailures, in seconds.
+	RetryAfter int64
 	// Err is the cause for the operator's log, set for Unavailable.
 	Err error
 }

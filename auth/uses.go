@@ -43,23 +43,24 @@ func newUses(dropped *atomic.Uint64) *uses {
 
 // note passes on a use unless one of the same key within the last minute was
 // passed on or is in the store. Every request comes here: usually it is one load.
-func (u *uses) note(e *entry, now time.Time) {
+func (u *uses) note(e *entry, h keys.Hash, now time.Time) {
 	last, at := e.used.Load(), now.UnixNano()
 	// A clock that was set back must not silence a key until it has caught up.
 	if since := time.Duration(at - last); since >= 0 && since < keys.UseEvery || !e.used.CompareAndSwap(last, at) {
 		return
 	}
 	select {
-	case u.queue <- use(&e.found, now):
+	case u.queue <- use(&e.record, h, now):
 	default:
 		u.dropped.Add(1)
 	}
 }
 
-func use(f *keys.Found, now time.Time) keys.Use {
-	u := keys.Use{Key: f.Key.ID, At: now.UTC().Truncate(time.Microsecond)}
-	if len(f.Key.Secrets) > 1 {
-		u.Secret = f.Key.Secrets[f.Secret].Hash
+// use tells the secret only of a key that has two.
+func use(r *record, h keys.Hash, now time.Time) keys.Use {
+	u := keys.Use{Key: r.key.ID, At: now.UTC().Truncate(time.Microsecond)}
+	if r.secret.several {
+		u.Secret = h
 	}
 	return u
 }

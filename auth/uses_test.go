@@ -150,7 +150,7 @@ func TestUsesAreBounded(t *testing.T) {
 	f := newFixture(t)
 	now := f.now()
 	for range maxUsesQueued + 5 {
-		f.uses.note(&entry{found: keys.Found{Key: someKey}}, now)
+		f.uses.note(&entry{record: record{key: Key{ID: someKey.ID}}}, keys.Hash{}, now)
 	}
 	if n := f.Stats().UsesDropped.Load(); n != 5 {
 		t.Errorf("%d dropped, want 5", n)

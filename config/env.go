@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keygate/internal/keys"
+	"keygate/proxy/route"
 )
 
 // Config is the environment of `keygate serve`. The tags are the reference:
@@ -38,6 +39,7 @@ type Config struct {
 	Realm          string         `env:"KEYGATE_REALM" envDefault:"keygate" allowed:"1 to 64 printable ASCII characters without quotes and backslashes" doc:"Realm in the WWW-Authenticate header of refusals."`
 	CacheKeys      int            `env:"KEYGATE_CACHE_KEYS" envDefault:"100000" allowed:"1 to 10000000" doc:"Number of keys held in memory."`
 	Me             bool           `env:"KEYGATE_ME" envDefault:"true" allowed:"true or false" doc:"Lets a key ask the proxy about itself at /.keygate/me, and keeps all of /.keygate/ from the routes. With false both end."`
+	FailedPerAddr  route.Budget   `env:"KEYGATE_FAILED_PER_ADDRESS" envDefault:"100/1m" allowed:"requests per duration, such as 100/1m, or off" doc:"Budget that one client address (IPv6: one /64) has for requests that fail: with a key that does not exist, to where no route is. What is beyond it is answered 429; valid keys are served all the same."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
 	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"keygate/internal/keys"
+	"keygate/proxy/route"
 )
 
 func bootstrapKey(t testing.TB, prefix string) string {
@@ -35,7 +36,7 @@ func TestDefaults(t *testing.T) {
 	c.set = nil
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
-		Realm: "keygate", CacheKeys: 100_000, Me: true, DrainTimeout: 30 * time.Second, LogLevel: "info",
+		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, DrainTimeout: 30 * time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -53,7 +54,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
-		"KEYGATE_ME=false", "KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
+		"KEYGATE_ME=false", "KEYGATE_FAILED_PER_ADDRESS=off", "KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
 		"KEYGATE_ADMIN_URL=http://localhost:9090", "KEYGATE_ADMIN_KEY=whatever",
 	})
 	if err != nil || len(warnings) > 0 {
@@ -94,6 +95,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_REALM=Acme API default=false",
 		"KEYGATE_CACHE_KEYS=1 default=false",
 		"KEYGATE_ME=false default=false",
+		"KEYGATE_FAILED_PER_ADDRESS=off default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
 		"LOG_LEVEL=debug default=false",
 		"LOG_FORMAT=console default=false",

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+
+	"keygate/proxy/route"
 )
 
 // Setting is one variable and what it comes to.
@@ -43,6 +45,10 @@ func shown(name string, value any) string {
 			parts[i] = p.String()
 		}
 		return strings.Join(parts, ",")
+	case route.Budget:
+		if v == (route.Budget{}) {
+			return off
+		}
 	case int:
 		if v == 0 && name == "PORT" {
 			return ""

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -15,7 +14,6 @@ import (
 	"keygate/internal/keys"
 	"keygate/proxy/route"
 	"keygate/proxy/upstream"
-	"keygate/ratelimit"
 )
 
 const (
@@ -207,17 +205,14 @@ func (d *routeDecoder) public(v value) *route.Budget {
 	if !ok {
 		return budget
 	}
-	requests, per, _ := strings.Cut(s, "/")
-	n, err := strconv.Atoi(requests)
-	span, spanErr := parseDuration(per)
-	if err != nil || spanErr != nil || strconv.Itoa(n) != requests {
+	parsed, err := parseBudget(s)
+	switch {
+	case errors.Is(err, errBudget):
 		d.fail(v, "is %s; allowed is a number of requests per duration, such as 60/1m", quoted(s))
-		return budget
-	}
-	if err := (ratelimit.Limit{Name: "per_address", Quota: int64(n), Per: span}).Validate(); err != nil {
+	case err != nil:
 		d.fail(v, "%s", err)
 	}
-	return &route.Budget{Requests: n, Per: span}
+	return &parsed
 }
 
 // binding reads where a request names its organization or space: "path:org",

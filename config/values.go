@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"keygate/proxy/route"
+	"keygate/ratelimit"
 )
 
 // parsers read the types of Config. Their errors go on from the value: "abc"
@@ -23,6 +26,7 @@ func parsers() map[reflect.Type]env.ParserFunc {
 		reflect.TypeFor[int]():            func(s string) (any, error) { return parseInt(s) },
 		reflect.TypeFor[time.Duration]():  func(s string) (any, error) { return parseDuration(s) },
 		reflect.TypeFor[[]netip.Prefix](): func(s string) (any, error) { return parsePrefixes(s) },
+		reflect.TypeFor[route.Budget]():   func(s string) (any, error) { return parseOptionalBudget(s) },
 		reflect.TypeFor[url.URL](): func(s string) (any, error) {
 			u, err := parseTarget(s, "http", "https")
 			if err != nil {
@@ -199,4 +203,32 @@ func isPrintable(s string) bool {
 		}
 	}
 	return true
+}
+
+// errBudget says that a text is no budget, whatever its numbers are.
+var errBudget = errors.New("is not a number of requests per duration")
+
+// parseBudget reads a number of requests per duration, such as 60/1m.
+func parseBudget(s string) (route.Budget, error) {
+	requests, per, _ := strings.Cut(s, "/")
+	n, err := strconv.Atoi(requests)
+	span, spanErr := parseDuration(per)
+	if err != nil || spanErr != nil || strconv.Itoa(n) != requests {
+		return route.Budget{}, errBudget
+	}
+	return route.Budget{Requests: n, Per: span}, ratelimit.Limit{Name: "per_address", Quota: int64(n), Per: span}.Validate()
+}
+
+// off is the text for a budget that there is not.
+const off = "off"
+
+func parseOptionalBudget(s string) (route.Budget, error) {
+	if s == off {
+		return route.Budget{}, nil
+	}
+	b, err := parseBudget(s)
+	if err != nil && !errors.Is(err, errBudget) {
+		err = errors.New("is out of bounds") // the limit's own words are about policy files
+	}
+	return b, err
 }

@@ -110,6 +110,9 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 		x.reason = "The API key lacks " + strings.Join(r.Missing(), ", ") + "."
 	}
 	switch a.Status {
+	case http.StatusTooManyRequests:
+		out.decision, out.retryAfter = limited, r.RetryAfter
+		out.problem.Type, out.problem.ViolatedPolicies = problem.TypeQuotaExceeded, []string{"address"}
 	case http.StatusUnauthorized:
 		out.decision = unauthenticated
 	case http.StatusForbidden:

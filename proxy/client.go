@@ -85,14 +85,3 @@ func (p *Proxy) trusts(addr netip.Addr) bool {
 	}
 	return false
 }
-
-// budgetKey is what an address budget counts by: an IPv6 client commands a
-// whole /64.
-func budgetKey(addr netip.Addr) string {
-	if addr.Is6() {
-		if prefix, err := addr.Prefix(64); err == nil {
-			return prefix.String()
-		}
-	}
-	return addr.String()
-}

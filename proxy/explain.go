@@ -276,7 +276,7 @@ func (i *inquiry) explainBudget() {
 		i.skip(fmt.Sprintf("The client's address was not given; the route allows %s requests for each.", budget), "limit")
 		return
 	}
-	left, next := i.rule.budget.Peek(budgetKey(i.client))
+	left, next := i.rule.budget.Peek(auth.AddressKey(i.client))
 	i.Limits = []auth.ExplainedLimit{{Name: "address", Quota: int64(budget.Requests), Per: budget.Per, Remaining: int64(left), Reset: next}}
 	if left > 0 {
 		i.pass("limit", "%s", limitsDetail(i.Limits))

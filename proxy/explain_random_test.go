@@ -50,8 +50,17 @@ var (
 	}
 	someQueries = []string{"", "", "?", "?org=default", "?org=acme", "?org=default&org=acme", "?org=default;", "?org=%zz", "?space=berlin", "?org=default&space=rome", "?org="}
 	someHeaders = [][2]string{
-		{"X-Organization", "default"}, {"x-organization", "acme"}, {"X_Organization", "default"}, {"Connection", "x-organization"}, {"Connection", "x_space"},
-		{"X-Space", "berlin"}, {"X-Space", "rome"}, {"X-Space", ""}, {"X-Http-Method-Override", "DELETE"}, {"X-Method-Override", ""}, {"X-Forwarded-For", "198.51.100.1"},
+		{"X-Organization", "default"},
+		{"x-organization", "acme"},
+		{"X_Organization", "default"},
+		{"Connection", "x-organization"},
+		{"Connection", "x_space"},
+		{"X-Space", "berlin"},
+		{"X-Space", "rome"},
+		{"X-Space", ""},
+		{"X-Http-Method-Override", "DELETE"},
+		{"X-Method-Override", ""},
+		{"X-Forwarded-For", "198.51.100.1"},
 	}
 	someClients = []string{"192.0.2.7", "198.51.100.9", "2001:db8::1", "::ffff:192.0.2.8"}
 )

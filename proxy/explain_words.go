@@ -36,10 +36,10 @@ func keyWords(p *auth.Principal) string {
 	k := p.Key
 	text := fmt.Sprintf(" It is the key %q (%s)", k.Name, k.ID)
 	switch {
-	case !k.RevokedAt.IsZero():
-		text += ", revoked on " + k.RevokedAt.UTC().Format(time.RFC3339)
-	case !k.PausedAt.IsZero():
-		text += ", paused on " + k.PausedAt.UTC().Format(time.RFC3339)
+	case !k.RevokedAt().IsZero():
+		text += ", revoked on " + k.RevokedAt().Format(time.RFC3339)
+	case !k.PausedAt().IsZero():
+		text += ", paused on " + k.PausedAt().Format(time.RFC3339)
 	}
 	return text + "."
 }

@@ -62,9 +62,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	if x.principal == nil {
 		return
 	}
-	for i := range x.principal.Identity {
-		h[x.principal.Identity[i].Name] = x.principal.Identity[i].Value
-	}
+	x.principal.Identify(h)
 	h["X-Keygate-Scopes"] = x.access.Scopes
 	if space := x.access.Space; space != nil {
 		h["X-Keygate-Space"] = []string{space.ID}
@@ -135,10 +133,14 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	return nil
 }
 
-// describe sets the request id and the limits' state.
+// describe sets the request id, the limits' state and, where it is near, when the
+// key or its secret ends.
 func (x *exchange) describe(h http.Header) {
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
+	if x.principal != nil {
+		x.principal.Announce(h, x.start)
+	}
 	if len(x.limits.Limits) == 0 {
 		return
 	}

@@ -34,11 +34,11 @@ func (p *Proxy) decide(x *exchange) *refusal {
 		return answer
 	}
 	found, answer := x.findRule()
-	if answer != nil {
-		return answer
+	if answer == nil {
+		answer = x.checkMethod(found)
 	}
-	if answer := x.checkMethod(found); answer != nil {
-		return answer
+	if answer != nil {
+		return x.failed(answer)
 	}
 	x.rule = found
 	if x.rule.budget != nil {
@@ -58,6 +58,18 @@ func (p *Proxy) decide(x *exchange) *refusal {
 		x.cause = nil
 		p.auth.Changed(keys.Change{Kind: keys.KindKey, ID: x.principal.Key.ID})
 		answer = p.admit(x, credential.Token, stopped.Version)
+	}
+	return answer
+}
+
+// failed is the answer to a request for what is not there, which counts against
+// the budget of the client's address as an unknown key does.
+func (x *exchange) failed(answer *refusal) *refusal {
+	if answer.decision != notFound && answer.decision != methodNotAllowed {
+		return answer
+	}
+	if tooMany := x.proxy.auth.Failed(x.client); tooMany != nil {
+		return x.refused(tooMany)
 	}
 	return answer
 }
@@ -155,7 +167,7 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 func (x *exchange) askFor(known int64) {
 	key, plan := x.principal.Key, &x.principal.Plan
 	x.ask = ratelimit.Ask{
-		Organization: key.Organization,
+		Organization: x.principal.Organization.ID, // keys without one have no limits
 		Key:          key.ID,
 		Version:      max(key.Version, known),
 		Rules:        x.policy.keys.Rules,
@@ -172,7 +184,7 @@ func (x *exchange) decidePublic() *refusal {
 	if answer := x.checkLength(); answer != nil {
 		return answer
 	}
-	ok, retryAfter := x.rule.budget.Allow(budgetKey(x.client))
+	ok, retryAfter := x.rule.budget.Allow(auth.AddressKey(x.client))
 	if !ok {
 		return x.overAddressBudget(retryAfter)
 	}

@@ -154,7 +154,7 @@ func (x *exchange) aboutMe() *aboutMe {
 	k := &about.Key
 	k.ID, k.Name, k.Prefix, k.LastFour = p.Key.ID, p.Key.Name, p.Secret.Prefix, p.Secret.LastFour
 	k.Status = string(keys.Active) // or it would have been refused
-	k.ExpiresAt, k.SecretExpiresAt = p.Key.ExpiresAt.UTC(), p.Secret.EndsAt.UTC()
+	k.ExpiresAt, k.SecretExpiresAt = p.Key.ExpiresAt(), p.Secret.EndsAt()
 	if p.Organization != nil {
 		about.Organization = &aboutPlace{p.Organization.ID, p.Organization.Slug}
 	}

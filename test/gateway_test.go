@@ -161,12 +161,16 @@ func (g *gateway) cli(args ...string) result {
 	return run(g.t, []string{"KEYGATE_ADMIN_URL=" + g.management, "KEYGATE_ADMIN_KEY=" + g.key}, args...)
 }
 
-// must executes a command that succeeds, and decodes what it prints.
+// must executes a command that succeeds, and decodes what it prints unless out is
+// nil.
 func (g *gateway) must(out any, args ...string) {
 	g.t.Helper()
 	r := g.cli(append(args, "-o", "json")...)
 	if r.code != 0 {
 		g.t.Fatalf("keygate %s: exit code %d: %s", strings.Join(args, " "), r.code, r.stderr)
+	}
+	if out == nil {
+		return
 	}
 	if err := json.Unmarshal([]byte(r.stdout), out); err != nil {
 		g.t.Fatalf("keygate %s: %v in %s", strings.Join(args, " "), err, r.stdout)

@@ -64,15 +64,17 @@ func TestReadmeTour(t *testing.T) {
 	}
 	// What the reader must have seen, in this order.
 	want := regexp.MustCompile(`(?s)` + strings.Join([]string{
-		`reporting +kg_live_….{4} +active`,
+		`reporting +kg_live_….{4} +active +acme +berlin`,
 		`"x-keygate-organization-slug": "acme"`,
 		`API key is missing`,
-		`the API key lacks orders:write`,
+		`this route is not about a space`,
 		`\n404\n`,
-		`orders:write`,
-		`\n200\n403\n`,
-		`200 200 200 429 \n200\n`,
+		`scope +skip`,
+		`it would be refused`,
+		`\n200\n200\n`,
 		`401\n200\n401\n`,
+		`200 200 200 429 \n200\n`,
+		`key.revoke .* key.rotate .* organization.create`,
 	}, `.*`))
 	if !want.Match(out) {
 		t.Errorf("the tour printed\n%s", out)

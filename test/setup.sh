@@ -21,6 +21,11 @@ has() { command -v "$1" >/dev/null; }
 
 has_redis() { has redis-server && has redis-sentinel; }
 
+has_node() {
+	local version
+	version=$(node -p 'process.versions.node' 2>/dev/null) && [[ $(printf '%s\n' 20.19 "$version" | sort -V | head -n 1) == 20.19 ]]
+}
+
 # The race detector links with C: the compiler alone, without the C library's
 # headers, is not enough.
 compiles_c() {
@@ -43,13 +48,11 @@ check() {
 	packages=()
 	need "git" "git" has git
 	need "curl, for the lines that people paste" "curl" has curl
-	need "node, which plays the API in the README's tour" "nodejs" has node
+	need "node 20.19 or later, which plays the API in the README's tour and runs what holds the management API to its description" "nodejs" has_node
+	need "npm, which installs the latter" "npm" has npm
 	need "redis-server and redis-sentinel, for the tests of what keygate keeps in Redis" "redis-server redis-sentinel" has_redis
 	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
 }
-
-check
-((${#missing[@]})) || exit 0
 
 tell() {
 	printf 'The tests need what this machine does not have:\n' >&2
@@ -57,21 +60,35 @@ tell() {
 	cat >&2 <<-END
 		Install it and try again:
 		  Debian, Ubuntu  sudo apt-get install ${packages[*]}
-		  Fedora          sudo dnf install git curl nodejs gcc glibc-devel redis
-		  Alpine          apk add git curl nodejs gcc musl-dev redis
+		  Fedora          sudo dnf install git curl nodejs npm gcc glibc-devel redis
+		  Alpine          apk add git curl nodejs npm gcc musl-dev redis
 		  macOS           xcode-select --install; brew install node redis
 	END
 	exit 1
 }
 
-if ! has apt-get || [[ $(id -u) != 0 ]]; then
-	tell
-fi
-
 install() { DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}"; }
 
-printf 'Installing %s\n' "${packages[*]}" >&2
-# The package lists of an image are often absent or too old to download by.
-install >/dev/null 2>&1 || { apt-get update -qq >&2 && install >&2; } || tell
 check
-((${#missing[@]} == 0)) || tell
+if ((${#missing[@]})); then
+	if ! has apt-get || [[ $(id -u) != 0 ]]; then
+		tell
+	fi
+	printf 'Installing %s\n' "${packages[*]}" >&2
+	# The package lists of an image are often absent or too old to download by.
+	install >/dev/null 2>&1 || { apt-get update -qq >&2 && install >&2; } || tell
+	check
+	((${#missing[@]} == 0)) || tell
+fi
+
+# What test/openapi runs comes from npm, in the versions of its lock file, and
+# again whenever that has changed. No package has a script that it would run.
+cd "$(dirname "$0")/openapi"
+if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
+	echo "Installing the packages of test/openapi" >&2
+	if ! said=$(npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier 2>&1); then
+		printf 'npm cannot install the packages of test/openapi, without which a test cannot run:\n%s\n' "$said" >&2
+		exit 1
+	fi
+	cp package-lock.json node_modules/.installed-lock.json
+fi

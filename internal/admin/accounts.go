@@ -112,7 +112,7 @@ func (h *handler) registerAccounts() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/accounts", id: "list-accounts", tag: "Accounts", status: http.StatusOK,
-		summary: "List the accounts that an organization manages", detail: "Newest first. An operator who names no organization sees the instance's operators.",
+		summary: "List the accounts that an organization manages", detail: "Newest first. An operator who names no organization sees the instance's operators. Needs keygate:members, keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, example: Page[Account]{Items: []Account{exampleAccount}},
 	}, func(ctx context.Context, by *call, in *ofOrganization) (*body[Page[Account]], error) {
 		page, err := list(in.PageQuery, func(p keys.Page) ([]keys.Member, error) { return h.Service.Accounts(ctx, by.actor, in.Organization, p) },
@@ -121,8 +121,8 @@ func (h *handler) registerAccounts() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/accounts/{id}", id: "get-account", tag: "Accounts", status: http.StatusOK, versioned: true,
-		summary: "Get an account",
-		errors:  []int{http.StatusNotFound}, example: exampleAccount,
+		summary: "Get an account", detail: "Its grants are those that the caller sees. One's own account needs nothing; others keygate:members, keygate:keys-read or keygate:keys-write.",
+		errors: []int{http.StatusNotFound}, example: exampleAccount,
 	}, func(ctx context.Context, by *call, in *accountPath) (*body[Account], error) {
 		m, err := h.Service.Account(ctx, by.actor, in.ID)
 		return answerAccount(h, by, m, err, in.ID)

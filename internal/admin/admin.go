@@ -70,6 +70,12 @@ func New(o Options) http.Handler {
 	return h
 }
 
+// panicDetail is what a client reads of a mistake of ours.
+const panicDetail = "keygate failed to handle the request. The log has the cause under this request's id."
+
+// managementLimit names the one limit of this API.
+const managementLimit = "management"
+
 type handler struct {
 	Options
 	mux  *http.ServeMux
@@ -113,7 +119,9 @@ type answer struct {
 
 func (a *answer) WriteHeader(status int) {
 	if a.status == 0 {
-		a.status = status
+		if a.status = status; status == http.StatusNoContent {
+			a.Header().Del("Content-Type") // huma sets that of the body that is not there
+		}
 		a.ResponseWriter.WriteHeader(status)
 	}
 }
@@ -134,7 +142,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{id: requestID(), client: clientAddress(r), request: r, realm: h.Realm}
 	a := &answer{ResponseWriter: w}
 	c.header, c.writer = a.Header(), a
-	a.Header().Set("X-Request-Id", c.id)
+	a.Header().Set(requestIDHeader, c.id)
 	a.Header().Set("Cache-Control", "no-store") // answers hold secrets and the present state
 	a.Header().Set("X-Content-Type-Options", "nosniff")
 	defer func() {
@@ -143,7 +151,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.err = fmt.Errorf("panic: %v", recovered)
 			h.Log.Error("management request panicked", zap.String("request_id", c.id), zap.Any("panic", recovered), zap.Stack("stack"))
 			if a.status == 0 {
-				c.write(a, http.StatusInternalServerError, "keygate failed to handle the request. The log has the cause under this request's id.")
+				c.write(a, http.StatusInternalServerError, panicDetail)
 				recovered = nil
 			}
 		}
@@ -184,7 +192,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, c *call) {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 		p := c.problem(http.StatusTooManyRequests, fmt.Sprintf("This API key sends more requests than the management API allows. Try again in %d s.", seconds))
 		p.Type = problem.TypeQuotaExceeded
-		p.ViolatedPolicies = []string{"management"}
+		p.ViolatedPolicies = []string{managementLimit}
 		problem.Write(w, p)
 		return
 	}

@@ -31,7 +31,10 @@ type instance struct {
 	format  keys.Format
 	key     string // the operator's
 	now     time.Time
-	allow   func(keyID string) (bool, time.Duration)
+	// meanwhile, if set, happens once between what the service reads and what it
+	// writes.
+	meanwhile func()
+	allow     func(keyID string) (bool, time.Duration)
 	// asked is the last question to the gate, explained what it answers.
 	asked     auth.Question
 	explained auth.Explanation
@@ -65,7 +68,7 @@ func start(t *testing.T) *instance {
 	policy := testPolicy(t)
 	authenticator := auth.New(auth.Options{Store: in.store, Format: in.format, CacheKeys: 100, Now: clock})
 	in.service = keys.NewService(keys.ServiceOptions{
-		Store: in.store, Format: in.format, Policy: func() *keys.Policy { return policy },
+		Store: &meddled{in.store, in}, Format: in.format, Policy: func() *keys.Policy { return policy },
 		Changed: authenticator.Changed, Now: clock,
 	})
 	in.key = in.format.Generate()
@@ -89,6 +92,20 @@ func start(t *testing.T) *instance {
 	in.server = httptest.NewServer(in.handler)
 	t.Cleanup(in.server.Close)
 	return in
+}
+
+// meddled is a store that others use too.
+type meddled struct {
+	keys.Store
+	in *instance
+}
+
+func (m *meddled) Apply(ctx context.Context, change keys.Mutation) (keys.Applied, error) {
+	if happens := m.in.meanwhile; happens != nil {
+		m.in.meanwhile = nil
+		happens()
+	}
+	return m.Store.Apply(ctx, change)
 }
 
 // reply is an answer with its body read.
@@ -227,8 +244,8 @@ func TestKeyLife(t *testing.T) {
 			t.Errorf("%s of a revoked key: %+v", verb, p)
 		}
 	}
-	if r := in.must(http.StatusNoContent, "DELETE", path, nil); len(r.body) != 0 {
-		t.Errorf("204 with a body: %s", r.body)
+	if r := in.must(http.StatusNoContent, "DELETE", path, nil); len(r.body) != 0 || r.header.Get("Content-Type") != "" {
+		t.Errorf("204 with a body, or the type of one: %q %s", r.header.Get("Content-Type"), r.body)
 	}
 	for _, method := range []string{"GET", "DELETE"} {
 		if p := in.must(http.StatusNotFound, method, path, nil).problem(t); !strings.Contains(p.Detail, k.ID) {

@@ -3,15 +3,15 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
-	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"keygate/internal/keys"
-	"keygate/internal/problem"
 )
 
 const description = `Manages the keys of a keygate instance, and the organizations, spaces and accounts that they belong to.
@@ -31,7 +31,9 @@ func (h *handler) newAPI() huma.API {
 			Info:    &huma.Info{Title: "keygate management API", Version: h.Version, Description: description, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 			Servers: []*huma.Server{{URL: "http://127.0.0.1:9090", Description: "Where keygate listens unless KEYGATE_ADMIN_ADDR says otherwise."}},
 			Components: &huma.Components{
-				Schemas: registry,
+				Schemas:   registry,
+				Responses: sharedResponses(registry),
+				Headers:   sharedHeaders(),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					securityScheme: {Type: "http", Scheme: "bearer", Description: "An API key that holds keygate:operator or other permissions of the resource keygate."},
 				},
@@ -74,6 +76,8 @@ type operation struct {
 	lines                bool // the answer is JSON lines
 }
 
+var errGoneMeanwhile = &keys.ConflictError{Detail: "something that the request refers to was deleted at this very moment: look at it again"}
+
 // register adds an operation whose errors are the domain's.
 func register[I, O any](h *handler, op operation, do func(ctx context.Context, by *call, in *I) (*O, error)) {
 	o := huma.Operation{
@@ -83,9 +87,9 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		// readBody has its own bound, which lets a body of just that size pass.
 		MaxBodyBytes: -1, BodyReadTimeout: -1,
 	}
-	success := &huma.Response{Description: http.StatusText(op.status)}
+	success := &huma.Response{Description: http.StatusText(op.status), Headers: headers()}
 	if op.versioned {
-		success.Headers = map[string]*huma.Param{"ETag": {Description: "The version, for If-Match.", Schema: &huma.Schema{Type: huma.TypeString}, Example: `"3"`}}
+		success.Headers = headers("ETag")
 	}
 	if op.example != nil {
 		success.Content = map[string]*huma.MediaType{"application/json": {Example: op.example}}
@@ -98,14 +102,18 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		o.RequestBody = &huma.RequestBody{Required: !op.optionalBody, Content: map[string]*huma.MediaType{"application/json": {Example: op.bodyExample}}}
 		op.errors = append(op.errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
-	if op.method != http.MethodGet {
+	if op.method != http.MethodGet && !asks[op.id] {
+		success.Headers[durableHeader] = &huma.Header{Ref: "#/components/headers/" + durableHeader}
 		op.errors = append(op.errors, h.changes(&o)...)
 	}
 	h.describeErrors(&o, op.errors)
+	// What a body names and nobody has is a wrong field, so that only one that is
+	// deleted while the request is under way gets as far as the store.
+	creates := op.method == http.MethodPost && !strings.Contains(op.path, "{") && !asks[op.id]
 	huma.Register(h.api, o, func(ctx context.Context, in *I) (*O, error) {
 		by := callOf(ctx)
 		by.actor.Applied = func(a keys.Applied) {
-			by.seq = a.Seq
+			by.seq = max(by.seq, a.Seq) // an import is several changes
 			by.header.Set(durableHeader, strconv.FormatBool(a.Durable))
 		}
 		if err := h.prepare(by, &o); err != nil {
@@ -119,6 +127,9 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 		out, err := do(ctx, by, in)
 		if err == nil {
 			err = h.confirm(ctx, by, out)
+		}
+		if creates && errors.Is(err, keys.ErrNotFound) {
+			err = errGoneMeanwhile
 		}
 		if err != nil {
 			return nil, by.fail(err)
@@ -135,49 +146,13 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 	}
 }
 
-// describeErrors documents an operation's own errors and those of all.
-func (h *handler) describeErrors(op *huma.Operation, own []int) {
-	schema := h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem.Problem](), true, "Problem")
-	always := []int{
-		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
-		http.StatusTooManyRequests, http.StatusServiceUnavailable,
-	}
-	for _, status := range append(always, own...) {
-		op.Responses[strconv.Itoa(status)] = &huma.Response{
-			Description: errorMeaning[status],
-			Content:     map[string]*huma.MediaType{problem.ContentType: {Schema: schema}},
-		}
-	}
-}
-
-var errorMeaning = map[int]string{
-	http.StatusBadRequest:            "The body is not JSON, the query cannot be parsed, or two credentials were sent.",
-	http.StatusRequestTimeout:        "The body took longer than 10 s.",
-	http.StatusUnauthorized:          "The API key is missing, invalid, revoked, paused or expired.",
-	http.StatusForbidden:             "The API key lacks a permission, would hand on what it lacks, or may not be used from this address.",
-	http.StatusNotFound:              "There is no such thing.",
-	http.StatusConflict:              "The state of things does not allow it: a slug is taken, a plan's keys are used up, a key is revoked, something is in use.",
-	http.StatusPreconditionFailed:    "If-Match names another version than the present one; ETag has that.",
-	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB.",
-	http.StatusUnsupportedMediaType:  "The body is not application/json.",
-	http.StatusUnprocessableEntity:   "Fields are wrong; errors lists each of them.",
-	http.StatusTooManyRequests:       "The API key sends more than 50 requests per second. Retry-After says when to try again.",
-	http.StatusServiceUnavailable:    "The store is out of reach. Retry-After says when to try again.",
-}
-
 // encodeSpec renders the description once: it does not change.
 func encodeSpec(spec *huma.OpenAPI) []byte {
 	// huma's own error types are registered whether or not anything uses them.
 	schemas := spec.Components.Schemas.Map()
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
-	// Types of package problem carry no tags for huma.
-	for _, name := range []string{"Problem", "FieldError"} {
-		schemas[name].AdditionalProperties = true
-		for _, property := range schemas[name].Properties {
-			property.Nullable = false
-		}
-	}
+	describeProblem(schemas)
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		panic("admin: " + err.Error()) // our own types get here, and every start and test does

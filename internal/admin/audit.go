@@ -77,7 +77,7 @@ func (h *handler) registerAudit() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/audit/export", id: "export-audit", tag: "Audit", status: http.StatusOK, lines: true, example: exampleAuditLine,
-		summary: "Export the audit log", detail: "All that passes, newest first, a JSON object on each line. An answer that breaks off did not reach its end: the last line is whole only if a line feed follows it.",
+		summary: "Export the audit log", detail: "All that passes, newest first, a JSON object on each line. An answer that breaks off did not reach its end: the last line is whole only if a line feed follows it. Needs keygate:audit.",
 		errors: []int{http.StatusNotFound},
 	}, h.exportAudit)
 }

@@ -98,7 +98,9 @@ func jsonMistake(err error) string {
 }
 
 // checkNames refuses what encoding/json would take in a way of its own, at any
-// depth: a name that stands twice (the last one wins) and letters in another case.
+// depth: a name that stands twice (the last one wins), letters in another case,
+// and null, which it takes for a field that is left out: "expires": null would be
+// answered like a change that was made.
 func checkNames(body []byte) []problem.FieldError {
 	n := names{decoder: json.NewDecoder(bytes.NewReader(body))}
 	n.value("")
@@ -117,6 +119,8 @@ func (n *names) value(at string) {
 	switch {
 	case err != nil:
 		n.enough = true // valid JSON has no way here
+	case token == nil && at != "":
+		n.wrong = append(n.wrong, bodyField(at, "is null: leave it out, or give it a value"))
 	case token == json.Delim('['):
 		for i := 0; n.more(); i++ {
 			n.value(at + "[" + itoa(i) + "]")

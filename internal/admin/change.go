@@ -29,7 +29,7 @@ const (
 // Outcome is what the answer to a change says about the change itself.
 type Outcome struct {
 	Replayed bool           `json:"replayed,omitempty" doc:"True where an Idempotency-Key was used before: this is the answer of then, without a secret."`
-	Replicas []Confirmation `json:"replicas,omitempty" doc:"With wait=replicas: which replicas have acted on the change."`
+	Replicas []Confirmation `json:"replicas,omitempty" nullable:"false" doc:"With wait=replicas: which replicas have acted on the change."`
 }
 
 func (o *Outcome) outcome() *Outcome { return o }
@@ -44,22 +44,22 @@ type Confirmation struct {
 
 // changes describes what all changes understand and returns their own errors.
 func (h *handler) changes(o *huma.Operation) []int {
-	text := func(most int) *huma.Schema { return &huma.Schema{Type: huma.TypeString, MaxLength: &most} }
-	var statuses []int
-	if !asks[o.OperationID] {
-		o.Parameters = append(o.Parameters, &huma.Param{
-			Name: "wait", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"replicas"}},
-			Description: "replicas: answer only when all replicas have acted on the change, at most 2 s later; replicas lists which have.",
-		})
+	text := func(most int) *huma.Schema {
+		return &huma.Schema{Type: huma.TypeString, MinLength: new(1), MaxLength: &most}
 	}
-	if strings.Contains(o.Path, "{") && !asks[o.OperationID] {
+	var statuses []int
+	o.Parameters = append(o.Parameters, &huma.Param{
+		Name: "wait", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"replicas"}},
+		Description: "replicas: answer only when all replicas have acted on the change, at most 2 s later; replicas lists which have.",
+	})
+	if strings.Contains(o.Path, "{") {
 		statuses = append(statuses, http.StatusPreconditionFailed)
 		o.Parameters = append(o.Parameters, &huma.Param{
 			Name: "If-Match", In: "header", Schema: text(100), Example: `"3"`,
 			Description: "ETag of the version that the change is meant for; with another the answer is 412 and nothing is changed.",
 		})
 	}
-	if o.Method == http.MethodPost && !asks[o.OperationID] {
+	if o.Method == http.MethodPost {
 		o.Parameters = append(o.Parameters, &huma.Param{
 			Name: "Idempotency-Key", In: "header", Schema: text(maxIdempotencyKey),
 			Description: "A name of the client's choice for this request. For 24 h a request with the same name, from the same API key, to the same operation is answered as the first one was, without its secret and with replayed: true; with another body it is refused (422).",

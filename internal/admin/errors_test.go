@@ -73,6 +73,15 @@ func TestRefusedRequests(t *testing.T) {
 			errors: []wrong{{Pointer: "#/name", Field: "name", Detail: "stands twice in the body"}},
 		},
 		{
+			// It was taken for a field that is left out, and the edit answered as if it
+			// had been made: the key still expired.
+			name: "null", method: "PATCH", target: "/v1/keys/key_1", body: `{"expires":null,"overrides":{"limits":[null]}}`, status: 422, error: "Invalid input",
+			errors: []wrong{
+				{Pointer: "#/expires", Field: "expires", Detail: "is null: leave it out, or give it a value"},
+				{Pointer: "#/overrides/limits/0", Field: "overrides.limits[0]", Detail: "is null: leave it out, or give it a value"},
+			},
+		},
+		{
 			name: "a name in another case", method: "POST", target: "/v1/keys", body: `{"name":"a","Plan":"pro"}`, status: 422, error: "Invalid input",
 			errors: []wrong{{Pointer: "#/Plan", Field: "Plan", Detail: "is not a field of this request: names are in lower case"}},
 		},
@@ -373,4 +382,32 @@ func TestPausedAdministrator(t *testing.T) {
 		t.Errorf("another secret: %q, %v", b.Warning, err)
 	}
 	in.must(http.StatusOK, "GET", "/v1/keys", nil)
+}
+
+// Whoever created something at an account, space or organization that somebody
+// else deleted at the same moment read 404, which no creation documents, and for
+// a space even that a space of the new name does not exist.
+func TestCreatedAtWhatIsDeletedMeanwhile(t *testing.T) {
+	in := start(t)
+	for _, tt := range []struct {
+		name, target string
+		make         func(org, account string) any
+	}{
+		{"key", "/v1/keys", func(_, account string) any { return NewKey{Name: "a", Account: account} }},
+		{"space", "/v1/spaces", func(org, _ string) any { return NewSpace{Slug: "a", Organization: org} }},
+		{"account", "/v1/accounts", func(org, _ string) any { return NewAccount{Name: "a", Organization: org, Role: "owner"} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			org := into[Organization](t, in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "of-" + tt.name}))
+			account := into[Account](t, in.must(http.StatusCreated, "POST", "/v1/accounts", NewAccount{Name: "a", Organization: org.ID, Role: "owner"}))
+			in.meanwhile = func() {
+				in.must(http.StatusNoContent, "DELETE", "/v1/accounts/"+account.ID, nil)
+				in.must(http.StatusNoContent, "DELETE", "/v1/organizations/"+org.ID, nil)
+			}
+			p := into[problem.Problem](t, in.must(http.StatusConflict, "POST", tt.target, tt.make(org.ID, account.ID)))
+			if p.Error != "Conflict" || !strings.HasPrefix(p.Detail, "Something that the request refers to was deleted") {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
 }

@@ -2,7 +2,10 @@ package admin
 
 import (
 	"encoding/json"
+	"net/http"
 	"time"
+
+	"keygate/internal/problem"
 )
 
 // The examples of the API's description. A test holds their ids and times to
@@ -102,3 +105,39 @@ var (
 )
 
 func text(s string) *string { return &s }
+
+// exampleRequestID is that of all examples of errors.
+const exampleRequestID = "01980c5e-7d2a-7c3f-9b1e-4d6a8f0c2b35"
+
+// exampleProblem is an answer with this status.
+func exampleProblem(status int) *problem.Problem {
+	c := &call{id: exampleRequestID}
+	p := c.problem(status, exampleDetail[status])
+	switch status {
+	case http.StatusUnauthorized:
+		p.Error = "API key has been revoked"
+	case http.StatusForbidden:
+		p.Error, p.Required, p.Granted = "Insufficient permissions", []string{"keygate:keys-write"}, []string{"keygate:keys-read"}
+	case http.StatusUnprocessableEntity:
+		p = c.invalid([]problem.FieldError{{Pointer: "#/plan", Field: "plan", Detail: exampleDetail[status]}})
+	case http.StatusTooManyRequests:
+		p.Type, p.ViolatedPolicies = problem.TypeQuotaExceeded, []string{managementLimit}
+	}
+	return p
+}
+
+var exampleDetail = map[int]string{
+	http.StatusBadRequest:            "The request has no body: send a JSON object.",
+	http.StatusRequestTimeout:        "The body did not arrive in time.",
+	http.StatusUnauthorized:          "The API key was revoked. Use another one, or ask the owner of the account for one.",
+	http.StatusForbidden:             "Insufficient permissions for operation POST /v1/keys: the API key lacks keygate:keys-write.",
+	http.StatusNotFound:              `No key has the id "key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35".`,
+	http.StatusConflict:              `Organization with slug "acme" exists already.`,
+	http.StatusPreconditionFailed:    `Somebody changed the key since it was read: its version is "3" by now. Look at it again and decide anew.`,
+	http.StatusRequestEntityTooLarge: "The body is larger than 1048576 bytes.",
+	http.StatusUnsupportedMediaType:  "The body must be JSON: send Content-Type: application/json.",
+	http.StatusUnprocessableEntity:   `is not a plan of the policy; there are enterprise, free, pro, starter (given: "gold")`,
+	http.StatusTooManyRequests:       "This API key sends more requests than the management API allows. Try again in 1 s.",
+	http.StatusInternalServerError:   panicDetail,
+	http.StatusServiceUnavailable:    "The store could not be asked at the moment. Try again shortly.",
+}

@@ -73,8 +73,8 @@ type NewKey struct {
 	Organization string     `json:"organization,omitempty" doc:"Id or slug. Left out: that of the account, or one's own, and for operators default."`
 	Space        string     `json:"space,omitempty" doc:"Id or slug of the space that the key is restricted to."`
 	Account      string     `json:"account,omitempty" doc:"Id of the owner. Left out: one's own account, and for operators the organization's account default."`
-	Permissions  []string   `json:"permissions,omitempty" doc:"Entries of the policy's catalogue or wildcards, within what the owner holds."`
-	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty" doc:"Addresses and networks that may use the key; none: all."`
+	Permissions  []string   `json:"permissions,omitempty" nullable:"false" doc:"Entries of the policy's catalogue or wildcards, within what the owner holds."`
+	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty" nullable:"false" doc:"Addresses and networks that may use the key; none: all."`
 	Plan         string     `json:"plan,omitempty" doc:"A plan of the policy, other than the organization's. Operators only."`
 	Overrides    *Overrides `json:"overrides,omitempty" nullable:"false" doc:"Terms negotiated for this key. Operators only."`
 	Expires      string     `json:"expires,omitempty" doc:"never, days (30d), years (1y), a date (valid to the end of that day, UTC) or an instant (RFC 3339). Left out: never."`
@@ -130,25 +130,25 @@ func (h *handler) registerKeys() {
 	}, h.createKey)
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/keys", id: "list-keys", tag: "Keys", status: http.StatusOK,
-		summary: "List keys", detail: "Newest first, unless a filter says otherwise. A page can be shorter than asked for, even empty, and still have a next one.",
+		summary: "List keys", detail: "Newest first, unless a filter says otherwise. Needs keygate:keys-read or keygate:keys-write. A page can be shorter than asked for, even empty, and still have a next one.",
 		errors: []int{http.StatusNotFound}, example: Page[Key]{Items: []Key{exampleKey}, Next: exampleCursor},
 	}, h.listKeys)
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/keys/{id}", id: "get-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Get a key",
-		errors:  []int{http.StatusNotFound}, example: exampleKey,
+		summary: "Get a key", detail: "Without its secret, which nobody can read again. A key sees itself; others need keygate:keys-read or keygate:keys-write.",
+		errors: []int{http.StatusNotFound}, example: exampleKey,
 	}, func(ctx context.Context, by *call, in *keyPath) (*body[Key], error) {
 		k, err := h.Service.Key(ctx, by.actor, in.ID)
 		return h.answerKey(by, k, err, in.ID)
 	})
 	register(h, operation{
 		method: http.MethodPatch, path: "/v1/keys/{id}", id: "edit-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it.",
+		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleKeyEdit, example: exampleKey,
 	}, h.editKey)
 	register(h, operation{
 		method: http.MethodDelete, path: "/v1/keys/{id}", id: "delete-key", tag: "Keys", status: http.StatusNoContent,
-		summary: "Delete a key", detail: "For good: record and name are gone, and its secret is unknown from then on. To keep the record, revoke the key.",
+		summary: "Delete a key", detail: "For good: record and name are gone, and its secret is unknown from then on. To keep the record, revoke the key. Needs keygate:keys-write.",
 		errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, func(ctx context.Context, by *call, in *keyPath) (*deleted, error) {
 		return deletion(by, naming(h.Service.DeleteKey(ctx, by.actor, in.ID), "key", "id", in.ID))

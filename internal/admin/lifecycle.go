@@ -56,7 +56,7 @@ func (h *handler) registerLifecycle() {
 		method: http.MethodPost, path: "/v1/keys/{id}/rotate", id: "rotate-key", tag: "Keys", status: http.StatusOK, versioned: true,
 		summary: "Rotate a key",
 		detail: "Gives it another secret, which is in this answer and nowhere else; id, history and budget stay. The former secret stops at once, or after the overlap; at most two work at a time. " +
-			"An expired key comes back to life, without its former secrets. Nobody gets the secret of a key that can do more than the one that asks.",
+			"An expired key comes back to life, without its former secrets. Needs keygate:keys-write; nobody gets the secret of a key that can do more than the one that asks.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleRotation, optionalBody: true, example: exampleRotatedKey,
 	}, h.rotateKey)
 }
@@ -64,7 +64,7 @@ func (h *handler) registerLifecycle() {
 func (h *handler) registerTransition(verb, summary, detail string, example Key, change func(context.Context, keys.Actor, string) (keys.Key, error)) {
 	register(h, operation{
 		method: http.MethodPost, path: "/v1/keys/{id}/" + verb, id: verb + "-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: summary, detail: detail,
+		summary: summary, detail: detail + " Needs keygate:keys-write.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, example: example,
 	}, func(ctx context.Context, by *call, in *keyPath) (*body[Key], error) {
 		k, err := change(ctx, by.actor, in.ID)

@@ -48,7 +48,7 @@ type ImportItem struct {
 	_      struct{}             `json:"-" additionalProperties:"true"`
 	ID     string               `json:"id,omitempty" doc:"The new key's; left out where there is none."`
 	Detail string               `json:"detail,omitempty" doc:"Why it was not imported."`
-	Errors []problem.FieldError `json:"errors,omitempty"`
+	Errors []problem.FieldError `json:"errors,omitempty" nullable:"false"`
 }
 
 type exportKeys struct {
@@ -92,6 +92,10 @@ func (h *handler) importKeys(ctx context.Context, by *call, in *body[Import]) (*
 	if err != nil {
 		return nil, err
 	}
+	return &body[ImportReport]{reportOf(results)}, nil
+}
+
+func reportOf(results []keys.Imported) ImportReport {
 	report := ImportReport{Items: make([]ImportItem, len(results))}
 	for i, r := range results {
 		report.Items[i] = importItem(r)
@@ -101,7 +105,7 @@ func (h *handler) importKeys(ctx context.Context, by *call, in *body[Import]) (*
 			report.Failed++
 		}
 	}
-	return &body[ImportReport]{report}, nil
+	return report
 }
 
 func importItem(r keys.Imported) ImportItem {

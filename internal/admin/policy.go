@@ -58,7 +58,7 @@ type Caller struct {
 func (h *handler) registerPolicy() {
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/me", id: "get-caller", tag: "Instance", status: http.StatusOK,
-		summary: "Say who asks, and what it may do", example: exampleCaller,
+		summary: "Say who asks, and what it may do", detail: "The key that the request carries, and what it holds.", example: exampleCaller,
 	}, func(_ context.Context, by *call, _ *struct{}) (*body[Caller], error) {
 		k, a := by.principal.Key, &by.actor.Authority
 		return &body[Caller]{Caller{
@@ -68,7 +68,7 @@ func (h *handler) registerPolicy() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/permissions", id: "list-permissions", tag: "Instance", status: http.StatusOK,
-		summary: "List the policy's permissions", example: Items[Permission]{Items: []Permission{examplePermission}},
+		summary: "List the policy's permissions", detail: "The catalogue: those of the policy file and those that are built in.", example: Items[Permission]{Items: []Permission{examplePermission}},
 	}, func(_ context.Context, by *call, _ *struct{}) (*body[Items[Permission]], error) {
 		out := Items[Permission]{Items: []Permission{}}
 		for _, p := range h.Policy().Catalogue.Entries() {
@@ -78,7 +78,7 @@ func (h *handler) registerPolicy() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/roles", id: "list-roles", tag: "Instance", status: http.StatusOK,
-		summary: "List the policy's roles", example: Items[Role]{Items: []Role{exampleRole}},
+		summary: "List the policy's roles", detail: "With what each comes to.", example: Items[Role]{Items: []Role{exampleRole}},
 	}, func(_ context.Context, by *call, _ *struct{}) (*body[Items[Role]], error) {
 		policy, out := h.Policy(), Items[Role]{Items: []Role{}}
 		for _, name := range slices.Sorted(maps.Keys(policy.Roles)) {
@@ -89,7 +89,7 @@ func (h *handler) registerPolicy() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/plans", id: "list-plans", tag: "Instance", status: http.StatusOK,
-		summary: "List the policy's plans", example: Items[Plan]{Items: []Plan{examplePlan}},
+		summary: "List the policy's plans", detail: "With the limits of each.", example: Items[Plan]{Items: []Plan{examplePlan}},
 	}, func(_ context.Context, by *call, _ *struct{}) (*body[Items[Plan]], error) {
 		policy, out := h.Policy(), Items[Plan]{Items: []Plan{}}
 		for _, name := range slices.Sorted(maps.Keys(policy.Plans)) {

@@ -118,12 +118,12 @@ func (h *handler) registerQuestions() {
 	register(h, operation{
 		method: http.MethodPost, path: "/v1/explain", id: "explain", tag: "Questions", status: http.StatusOK,
 		summary: "Explain what would become of a request",
-		detail:  "Says which rule covers it, what each check comes to and how the limits stand. Needs keygate:keys-read; a key that the caller does not see is answered like one that does not exist.",
+		detail:  "Says which rule covers it, what each check comes to and how the limits stand. Needs keygate:keys-read or keygate:keys-write; a key that the caller does not see is answered like one that does not exist.",
 		errors:  []int{http.StatusNotFound}, bodyExample: exampleQuestion, example: exampleExplanation,
 	}, h.explain)
 	register(h, operation{
 		method: http.MethodPost, path: "/v1/keys/{id}/test", id: "test-key", tag: "Questions", status: http.StatusOK,
-		summary: "Test a key", detail: "Says whether it works and, if asked, whether it holds a permission or may make a request.",
+		summary: "Test a key", detail: "Says whether it works and, if asked, whether it holds a permission or may make a request. A key may test itself; others need keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, bodyExample: exampleTest, optionalBody: true, example: exampleKeyTest,
 	}, h.testKey)
 }
@@ -218,6 +218,7 @@ func (h *handler) testKey(ctx context.Context, by *call, in *testKey) (*body[Key
 		return nil, refusal.Err
 	case refusal != nil:
 		out.Detail = refusal.Detail
+		principal = nil // what is not in force holds nothing
 	default:
 		out.Works = true
 		authority := principal.Authority()

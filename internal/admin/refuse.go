@@ -61,6 +61,10 @@ func (c *call) refuse(w http.ResponseWriter, refusal *auth.Refusal, realm string
 		w.Header().Set("Retry-After", retryUnavailable)
 	}
 	p := c.problem(a.Status, a.Detail)
+	if a.Status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.FormatInt(refusal.RetryAfter, 10))
+		p.Type, p.ViolatedPolicies = problem.TypeQuotaExceeded, []string{"address"}
+	}
 	p.Error, p.Required, p.Granted = a.Error, refusal.Required, refusal.Granted
 	problem.Write(w, p)
 }

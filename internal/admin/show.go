@@ -22,6 +22,8 @@ func (h *handler) show(result any) (shown any, version int64) {
 		return accountOf(&r), r.Account.Version
 	case keys.Grant:
 		return grantOf(&r), 0
+	case []keys.Imported:
+		return reportOf(r), 0
 	}
 	panic(fmt.Sprintf("admin: nothing shows a %T", result)) // every change's result is above
 }

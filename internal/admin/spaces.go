@@ -48,8 +48,8 @@ func (h *handler) registerSpaces() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/spaces/{ref}", id: "get-space", tag: "Spaces", status: http.StatusOK, versioned: true,
-		summary: "Get a space",
-		errors:  []int{http.StatusNotFound}, example: exampleSpace,
+		summary: "Get a space", detail: "A key that is restricted to a space sees that one only.",
+		errors: []int{http.StatusNotFound}, example: exampleSpace,
 	}, func(ctx context.Context, by *call, in *spacePath) (*body[Space], error) {
 		s, err := h.Service.Space(ctx, by.actor, in.Organization, in.Ref)
 		return answerSpace(h, by, s, err, in.Ref)

@@ -48,10 +48,14 @@ type specOperation struct {
 	RequestBody struct {
 		Content map[string]specMedia `json:"content"`
 	} `json:"requestBody"`
-	Responses map[string]struct {
-		Description string               `json:"description"`
-		Content     map[string]specMedia `json:"content"`
-	} `json:"responses"`
+	Responses map[string]specResponse `json:"responses"`
+}
+
+type specResponse struct {
+	Ref         string                     `json:"$ref"`
+	Description string                     `json:"description"`
+	Headers     map[string]json.RawMessage `json:"headers"`
+	Content     map[string]specMedia       `json:"content"`
 }
 
 func TestSpecIsComplete(t *testing.T) {
@@ -61,7 +65,8 @@ func TestSpecIsComplete(t *testing.T) {
 		OpenAPI    string                              `json:"openapi"`
 		Paths      map[string]map[string]specOperation `json:"paths"`
 		Components struct {
-			Schemas map[string]json.RawMessage `json:"schemas"`
+			Schemas   map[string]json.RawMessage `json:"schemas"`
+			Responses map[string]specResponse    `json:"responses"`
 		} `json:"components"`
 	}
 	if err := json.Unmarshal(body, &spec); err != nil {
@@ -75,6 +80,10 @@ func TestSpecIsComplete(t *testing.T) {
 			t.Errorf("the description mentions %s, which no answer has", name)
 		}
 	}
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	operations := 0
 	for path, methods := range spec.Paths {
 		for method, op := range methods {
@@ -83,6 +92,9 @@ func TestSpecIsComplete(t *testing.T) {
 			if op.Summary == "" || op.OperationID == "" {
 				t.Errorf("%s has no summary or id", at)
 			}
+			if !strings.Contains(string(guide), "`"+at+"`") {
+				t.Errorf("docs/api.md does not list %s", at)
+			}
 			for media, m := range op.RequestBody.Content {
 				if media != "application/json" || m.Example == nil || m.Schema == nil {
 					t.Errorf("%s: the body is %s with example %s and schema %s", at, media, m.Example, m.Schema)
@@ -90,12 +102,15 @@ func TestSpecIsComplete(t *testing.T) {
 			}
 			errors := 0
 			for status, resp := range op.Responses {
-				if resp.Description == "" {
-					t.Errorf("%s: %s has no description", at, status)
+				if name, ok := strings.CutPrefix(resp.Ref, "#/components/responses/"); ok {
+					resp = spec.Components.Responses[name]
+				}
+				if resp.Description == "" || resp.Headers["X-Request-Id"] == nil {
+					t.Errorf("%s: %s has no description or no X-Request-Id", at, status)
 				}
 				for media, m := range resp.Content {
 					switch {
-					case status < "300" && m.Example == nil, status < "300" && media != "application/json" && media != "application/jsonl":
+					case m.Example == nil, status < "300" && media != "application/json" && media != "application/jsonl":
 						t.Errorf("%s: %s is %s and has example %s", at, status, media, m.Example)
 					case status >= "300":
 						errors++

@@ -115,8 +115,8 @@ func (h *handler) registerOrganizations() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/organizations/{ref}", id: "get-organization", tag: "Organizations", status: http.StatusOK, versioned: true,
-		summary: "Get an organization",
-		errors:  []int{http.StatusNotFound}, example: exampleOrganization,
+		summary: "Get an organization", detail: "Who is no operator sees its own.",
+		errors: []int{http.StatusNotFound}, example: exampleOrganization,
 	}, func(ctx context.Context, by *call, in *organizationPath) (*body[Organization], error) {
 		o, err := h.Service.Organization(ctx, by.actor, in.Ref)
 		return answerOrganization(h, by, o, err, in.Ref)

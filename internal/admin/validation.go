@@ -19,7 +19,7 @@ import (
 func (c *call) ofHuma(e *huma.ErrorModel) *problem.Problem {
 	if e.Status != http.StatusUnprocessableEntity {
 		c.err = fmt.Errorf("huma answered %d: %s", e.Status, e.Detail)
-		return c.problem(e.Status, "keygate failed to handle the request. The log has the cause under this request's id.")
+		return c.problem(e.Status, panicDetail)
 	}
 	fields := make([]problem.FieldError, len(e.Errors))
 	for i, d := range e.Errors {

@@ -121,9 +121,13 @@ var position = regexp.MustCompile(`\[\d+\]$`)
 // flagOf names the flag that a field of a request was taken from.
 func flagOf(field string) string {
 	name := position.ReplaceAllString(field, "")
-	if name == "allowed_cidrs" {
+	switch {
+	case name == "allowed_cidrs":
 		name = "allow-cidr"
+	case name == "overrides", strings.HasPrefix(name, "overrides.limits"):
+		name = "limit"
 	}
+	name = strings.ReplaceAll(strings.TrimPrefix(name, "overrides."), "_", "-")
 	if name == "" || strings.Contains(name, " ") {
 		return field
 	}
@@ -134,7 +138,9 @@ func flagOf(field string) string {
 // much of it comes from elsewhere.
 func (a *app) say(format string, args ...any) {
 	for i, arg := range args {
-		args[i] = printable(fmt.Sprint(arg))
+		if _, number := arg.(int); !number {
+			args[i] = printable(fmt.Sprint(arg))
+		}
 	}
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }

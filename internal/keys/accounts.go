@@ -33,6 +33,9 @@ func (s *Service) CreateAccount(ctx context.Context, by Actor, in NewAccount) (M
 			return Member{}, err
 		}
 	}
+	if err := by.require(o.ID, "", PermissionMembers); err != nil {
+		return Member{}, err
+	}
 	a := Account{ID: newID(accountPrefix), Organization: o.ID, Name: in.Name, Email: in.Email, CreatedAt: now, UpdatedAt: now}
 	var c check
 	c.merge(a.Validate())

@@ -36,6 +36,9 @@ func (s *Service) AddGrant(ctx context.Context, by Actor, account string, in New
 			}
 			in.Organization = o.ID
 		}
+		if err := by.require(in.Organization, "", PermissionMembers); err != nil {
+			return m, err
+		}
 		var c check
 		g, err := s.grant(ctx, by, &c, m.Account, in, now)
 		if err != nil {

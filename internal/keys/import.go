@@ -56,7 +56,8 @@ func (s *Service) ImportKeys(ctx context.Context, by Actor, form *Form, in []Imp
 			return nil, err
 		}
 	}
-	by.Remember = nil // not one change
+	whole := by
+	by.Remember = nil // a part is not the answer
 	out := make([]Imported, len(in))
 	var chunk []draftKey
 	for i := range in {
@@ -76,7 +77,10 @@ func (s *Service) ImportKeys(ctx context.Context, by Actor, form *Form, in []Imp
 		}
 		chunk = append(chunk, draftKey{i, k, o})
 	}
-	return out, s.storeImport(ctx, by, chunk, out)
+	if err := s.storeImport(ctx, by, chunk, out); err != nil {
+		return out, err
+	}
+	return out, s.remember(ctx, whole, s.instant(), out)
 }
 
 // draftKey is a key of an import that is in order by itself.

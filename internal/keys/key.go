@@ -83,12 +83,17 @@ func NewSecret(f Format, secret string, now time.Time) Secret {
 
 // Status is the key's state at now. An expiry counts from its very instant.
 func (k *Key) Status(now time.Time) Status {
+	return StatusAt(now, k.RevokedAt, k.ExpiresAt, k.PausedAt)
+}
+
+// StatusAt is the state at now of a key with these instants; zero means never.
+func StatusAt(now, revoked, expires, paused time.Time) Status {
 	switch {
-	case !k.RevokedAt.IsZero():
+	case !revoked.IsZero():
 		return Revoked
-	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+	case !expires.IsZero() && !now.Before(expires):
 		return Expired
-	case !k.PausedAt.IsZero():
+	case !paused.IsZero():
 		return Paused
 	}
 	return Active

@@ -54,8 +54,11 @@ func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, ch
 	return revise(by, string(KindKey), s.readKey(ctx, by, id), func(k Key) (Key, error) {
 		now, before := s.instant(), k
 		changed, err := change(&k, now)
-		if err != nil || !changed {
+		if err != nil {
 			return before, err
+		}
+		if !changed {
+			return before, s.remember(ctx, by, now, before)
 		}
 		k.UpdatedAt = now
 		m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, action, KindKey, k.ID, k.Organization, keyView(before), keyView(k))}}

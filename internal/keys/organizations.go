@@ -94,15 +94,16 @@ func (s *Service) Organizations(ctx context.Context, by Actor, page Page) ([]Org
 // theirs; the rest is the operators'.
 func (s *Service) EditOrganization(ctx context.Context, by Actor, ref string, edit OrganizationEdit) (Organization, error) {
 	policy := s.policyOf(by)
-	return revise(by, string(KindOrganization), s.readOrganization(ctx, by, ref), func(o Organization) (Organization, error) {
+	may := func(o Organization) error {
 		if err := by.require(o.ID, "", PermissionMembers); err != nil {
-			return o, err
+			return err
 		}
 		if edit.Slug != nil || edit.Plan != nil || edit.Overrides != nil {
-			if err := by.operator("change an organization's slug, plan and overrides"); err != nil {
-				return o, err
-			}
+			return by.operator("change an organization's slug, plan and overrides")
 		}
+		return nil
+	}
+	return revise(by, string(KindOrganization), s.readOrganization(ctx, by, ref, may), func(o Organization) (Organization, error) {
 		before, now := o, s.instant()
 		set(&o.Slug, edit.Slug)
 		set(&o.Name, edit.Name)
@@ -137,10 +138,8 @@ func (s *Service) EditOrganization(ctx context.Context, by Actor, ref string, ed
 // DeleteOrganization removes an organization that has neither keys nor spaces
 // nor accounts but its own "default".
 func (s *Service) DeleteOrganization(ctx context.Context, by Actor, ref string) error {
-	_, err := revise(by, string(KindOrganization), s.readOrganization(ctx, by, ref), func(o Organization) (Organization, error) {
-		if err := by.operator("delete organizations"); err != nil {
-			return o, err
-		}
+	may := func(Organization) error { return by.operator("delete organizations") }
+	_, err := revise(by, string(KindOrganization), s.readOrganization(ctx, by, ref, may), func(o Organization) (Organization, error) {
 		now := s.instant()
 		m := Mutation{
 			At: now, DeleteOrganizations: []Organization{o},
@@ -166,9 +165,14 @@ func inUseOf(err error, kind Kind, id string) error {
 	return err
 }
 
-func (s *Service) readOrganization(ctx context.Context, by Actor, ref string) func() (Organization, string, int64, error) {
+// readOrganization reads an organization that the actor may change: who may not is
+// told so whatever version it names.
+func (s *Service) readOrganization(ctx context.Context, by Actor, ref string, may func(Organization) error) func() (Organization, string, int64, error) {
 	return func() (Organization, string, int64, error) {
 		o, err := s.Organization(ctx, by, ref)
+		if err == nil {
+			err = may(o)
+		}
 		return o, o.ID, o.Version, err
 	}
 }

@@ -111,18 +111,24 @@ func (p Plan) With(all ...Overrides) Plan {
 // stands in. Overrides that cannot be read are an error: the plan alone might
 // grant what was taken away.
 func (p *Policy) Terms(o Organization, k Key) (plan Plan, known bool, err error) {
-	plan, known = p.PlanOf(o.Plan, k.Plan)
+	return p.TermsOf(&o, k.ID, k.Plan, k.Overrides)
+}
+
+// TermsOf is Terms for what they depend on of a key: its id, for errors, its plan
+// and its overrides.
+func (p *Policy) TermsOf(o *Organization, key, keyPlan string, overrides json.RawMessage) (plan Plan, known bool, err error) {
+	plan, known = p.PlanOf(o.Plan, keyPlan)
 	ofOrganization, err := ParseOverrides(o.Overrides)
 	if err != nil {
 		return plan, known, fmt.Errorf("organization %s: %w", o.ID, err)
 	}
-	ofKey, err := ParseOverrides(k.Overrides)
+	ofKey, err := ParseOverrides(overrides)
 	if err != nil {
-		return plan, known, fmt.Errorf("key %s: %w", k.ID, err)
+		return plan, known, fmt.Errorf("key %s: %w", key, err)
 	}
 	plan = plan.With(ofOrganization, ofKey)
 	if err := plan.Validate(); err != nil {
-		return plan, known, fmt.Errorf("plan %s with the overrides of key %s: %w", plan.Name, k.ID, err)
+		return plan, known, fmt.Errorf("plan %s with the overrides of key %s: %w", plan.Name, key, err)
 	}
 	return plan, known, nil
 }

@@ -49,6 +49,9 @@ func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation
 			if k.Lifetime <= 0 { // stored before lifetimes were
 				k.Lifetime = k.ExpiresAt.Sub(k.CreatedAt)
 			}
+			if k.Lifetime <= 0 { // imported after its end, without its beginning
+				c.add("expires", "", "is required: how long the key was to live is not known")
+			}
 			k.ExpiresAt = now.Add(k.Lifetime)
 		}
 		if err := c.err(); err != nil {

@@ -99,6 +99,15 @@ func (s *Service) apply(ctx context.Context, by Actor, m Mutation, result any) e
 	return err
 }
 
+// remember keeps the result of a request that changed nothing, or more than can be
+// changed at once: repeated, it must not do what it did not do then.
+func (s *Service) remember(ctx context.Context, by Actor, now time.Time, result any) error {
+	if by.Remember == nil {
+		return nil
+	}
+	return s.apply(ctx, by, Mutation{At: now}, result)
+}
+
 // changes is what the mutation adds to the feed, without the numbers that the
 // store gives.
 func (m *Mutation) changes() []Change {

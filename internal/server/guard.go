@@ -109,13 +109,14 @@ func (g *guardedLedger) Peek(ctx context.Context, a ratelimit.Ask) (grant rateli
 
 // guardedLookups leaves a store alone that does not answer requests' questions.
 type guardedLookups struct {
-	lookups auth.Lookups
-	keys    *gobreaker.CircuitBreaker[keys.Found]
-	spaces  *gobreaker.CircuitBreaker[keys.Space]
+	lookups  auth.Lookups
+	keys     *gobreaker.CircuitBreaker[keys.Found]
+	spaces   *gobreaker.CircuitBreaker[keys.Space]
+	settings *gobreaker.CircuitBreaker[keys.Setting]
 }
 
 func (g *guards) lookups(l auth.Lookups) auth.Lookups {
-	return &guardedLookups{lookups: l, keys: newBreaker[keys.Found](g, "keys"), spaces: newBreaker[keys.Space](g, "spaces")}
+	return &guardedLookups{lookups: l, keys: newBreaker[keys.Found](g, "keys"), spaces: newBreaker[keys.Space](g, "spaces"), settings: newBreaker[keys.Setting](g, "settings")}
 }
 
 func (g *guardedLookups) Lookup(ctx context.Context, h keys.Hash) (keys.Found, error) {
@@ -124,4 +125,8 @@ func (g *guardedLookups) Lookup(ctx context.Context, h keys.Hash) (keys.Found, e
 
 func (g *guardedLookups) Space(ctx context.Context, organization, ref string) (keys.Space, error) {
 	return through(g.spaces, func() (keys.Space, error) { return g.lookups.Space(ctx, organization, ref) })
+}
+
+func (g *guardedLookups) Setting(ctx context.Context, name string) (keys.Setting, error) {
+	return through(g.settings, func() (keys.Setting, error) { return g.lookups.Setting(ctx, name) })
 }

@@ -24,6 +24,7 @@ import (
 	"keygate/internal/admin"
 	"keygate/internal/keys"
 	"keygate/proxy"
+	"keygate/proxy/route"
 	"keygate/ratelimit"
 )
 
@@ -84,10 +85,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	failures, err := failureBudget(o.Config.FailedPerAddr)
+	if err != nil {
+		return err
+	}
 	replica := newReplica(o.Version, back, log)
 	authenticator := auth.New(auth.Options{
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
-		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Now: time.Now,
+		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Failures: failures, Now: time.Now,
 	})
 	limiter := ratelimit.NewLimiter(back.ledger)
 	gate := proxy.New(proxy.Options{
@@ -184,6 +189,14 @@ func logFormat(o Options) string {
 		return "console"
 	}
 	return "json"
+}
+
+// failureBudget is nil where addresses have none.
+func failureBudget(b route.Budget) (*ratelimit.Buckets, error) {
+	if b.Requests == 0 {
+		return nil, nil
+	}
+	return ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: b.Requests, Per: b.Per})
 }
 
 // usesDemo reports whether some rule goes to the demonstration upstream.

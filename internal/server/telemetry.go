@@ -41,6 +41,7 @@ func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *rate
 		counter("keygate_key_cache_flushes_total", "Times that everything was forgotten because a change may have been missed.", s.Flushes.Load),
 		counter("keygate_key_cache_verified_total", "Keys in memory that were asked of the store all the same because the change feed was silent.", s.Verified.Load),
 		counter("keygate_key_cache_outage_total", "Requests served with a key from memory while the store was out of reach (outage.keys).", s.Outage.Load),
+		counter("keygate_address_failures_refused_total", "Failed requests answered 429 because their client's address had used up KEYGATE_FAILED_PER_ADDRESS.", s.FailuresRefused.Load),
 		counter("keygate_uses_dropped_total", "Uses of keys that were not recorded because too many waited for the store.", s.UsesDropped.Load),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keygate_change_feed_age_seconds", Help: "Time since the change feed of a shared store last proved that no change was missed; 0 on the embedded store.",

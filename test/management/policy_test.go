@@ -1,9 +1,10 @@
 package management
 
 import (
+	"time"
+
 	"keygate/internal/keys"
 	"keygate/ratelimit"
-	"time"
 )
 
 // testPolicy has few names, so that random choices meet.

@@ -185,6 +185,9 @@ func (x *exchange) noAnswer(status int) *refusal {
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return x.tooLarge()
+	case http.StatusRequestTimeout:
+		out.problem.Error = "Request timed out"
+		out.problem.Detail = "The body of the request did not arrive in time."
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."

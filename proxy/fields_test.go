@@ -106,6 +106,70 @@ func TestAnswerBeforeTheBodyIsSent(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswerEndsTheConnection: the rest of a body that nobody wanted must not
+// be taken for the next request, and the answer must arrive whole all the same.
+func TestEarlyAnswerEndsTheConnection(t *testing.T) {
+	early := newRawServer(t, func(c *rawConn) {
+		for line := ""; line != "\r\n"; { // the header, and not the body
+			var err error
+			if line, err = c.in.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		c.server.deliver("header")
+		c.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+		_, _ = io.Copy(io.Discard, c)
+	})
+	g, secret := front(t, []string{"http://" + early.addr()})
+	smuggled := "GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + secret + "\r\n\r\n"
+	for _, framing := range []string{"Content-Length: 100000", "Content-Length: 10000000", "Transfer-Encoding: chunked"} {
+		for _, goesOn := range []bool{true, false} {
+			before := len(early.deliveries())
+			conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n", secret, framing)
+			in := bufio.NewReader(conn)
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(framing, err)
+			}
+			if body, err := io.ReadAll(res.Body); string(body) != "early" || err != nil || !res.Close {
+				t.Errorf("%s: %q, %v; the connection goes on: %v", framing, body, err, !res.Close)
+			}
+			if goesOn {
+				_, _ = io.WriteString(conn, smuggled) // nobody may be there any more
+			}
+			if rest, _ := io.ReadAll(in); len(rest) > 0 {
+				t.Errorf("%s: the rest of the body was answered: %q", framing, rest)
+			}
+			_ = conn.Close()
+			if n := len(early.deliveries()) - before; n != 1 {
+				t.Errorf("%s: the upstream got %d requests", framing, n)
+			}
+		}
+	}
+	// Where the body was read the connection goes on.
+	u := newUpstream(t)
+	u.answer = func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "ok")
+	}
+	g, secret = front(t, []string{u.URL})
+	for _, body := range []io.Reader{strings.NewReader("small"), io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)))} {
+		r, err := http.NewRequestWithContext(context.Background(), "POST", g.url+"/x", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+secret)
+		if a := g.send(r); a.StatusCode != 200 || a.Close {
+			t.Errorf("%d; the connection ends: %v", a.StatusCode, a.Close)
+		}
+	}
+}
+
 // TestRewrite: what is stripped and put before is the same in every spelling of a
 // path, and what remains is what the client sent.
 func TestRewrite(t *testing.T) {

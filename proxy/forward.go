@@ -127,6 +127,9 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	x.rule.responseHeaders.apply(res.Header)
 	own := x.w.Header()
 	x.describe(own)
+	if x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols && x.call.Body.Beside() {
+		own["Connection"] = []string{"close"}
+	}
 	for name := range own {
 		delete(res.Header, name)
 	}
@@ -159,11 +162,7 @@ func (x *exchange) prepareCall() {
 	if x.r.ContentLength == 0 {
 		return
 	}
-	x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
-	// Else net/http reads up to 256 KiB of the body for itself when an answer begins
-	// before it is sent: they would be missing in its middle. HTTP/2, and writers of
-	// tests, need no such thing.
-	_ = http.NewResponseController(x.w).EnableFullDuplex()
+	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody)
 }
 
 // RoundTrip makes the exchange the transport of its ReverseProxy.
@@ -191,6 +190,8 @@ func (x *exchange) statusOf(err error) int {
 	switch {
 	case x.call.Body.TooLarge():
 		return http.StatusRequestEntityTooLarge
+	case x.call.Body.Late():
+		return http.StatusRequestTimeout
 	case x.r.Context().Err() != nil:
 		return statusClientGone
 	case x.call.Body.Broken():

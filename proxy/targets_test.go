@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -299,6 +301,60 @@ func TestClientsDoNotOpenTheBreaker(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSlowBodiesAreNotTheUpstreams: a client that sends its body slowly runs into
+// the total, or into the patience of the upstream, as often as it likes.
+func TestSlowBodiesAreNotTheUpstreams(t *testing.T) {
+	impatient := newRawServer(t, func(c *rawConn) {
+		_, _ = c.in.ReadString('\n') // the first line of the request
+		c.reset()
+	})
+	patient := newUpstream(t)
+	patient.answer = func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+	for name, c := range map[string]struct {
+		target string
+		status int
+	}{"total": {patient.URL, 408}, "upstream gives up": {"http://" + impatient.addr(), 502}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, secret := front(t, []string{c.target}, "breaker: { requests: 3, failures: 1% }", "timeouts: { total: 400ms }")
+			for range 4 {
+				if status := g.slowly(secret, name == "total"); status != c.status {
+					t.Fatalf("%d, want %d", status, c.status)
+				}
+			}
+			if g.metric(`keygate_upstream_breaker_open{upstream="api"}`) != 0 {
+				t.Error("the breaker is open")
+			}
+			for _, reason := range []string{"connect", "timeout", "broken", "status"} {
+				if n := g.metric(fmt.Sprintf("keygate_upstream_failures_total{reason=%q,target=%q,upstream=%q}", reason, c.target, "api")); n != 0 {
+					t.Errorf("%v failures are blamed on the upstream as %q", n, reason)
+				}
+			}
+		})
+	}
+}
+
+// slowly posts a body that does not arrive, or whose next bytes take a while.
+func (g *gate) slowly(secret string, stops bool) (status int) {
+	g.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 100000\r\n\r\n%s", secret, strings.Repeat("x", 5000))
+	if !stops {
+		time.Sleep(150 * time.Millisecond)
+		fmt.Fprint(conn, "x")
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return res.StatusCode
 }
 
 // TestMaxConcurrent: what is over the bound is refused at once, and a place is free

@@ -90,7 +90,11 @@ func (c *Call) bound(r *http.Request) *http.Request {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	c.cancel = cancel
 	if t.Total > 0 {
-		c.total = time.AfterFunc(t.Total, func() { cancel(&TimeoutError{"total", t.Total}) })
+		body := c.Body
+		c.total = time.AfterFunc(t.Total, func() {
+			cancel(&TimeoutError{phaseTotal, t.Total})
+			body.interrupt()
+		})
 	}
 	if sends {
 		c.Body.stall = newStall("first_byte", t.FirstByte, cancel)
@@ -144,9 +148,12 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 		t.answered(u.now)
 	case err == nil:
 		u.failed(t, badAnswer)
-	case !c.clientFailed(in):
+	default:
 		if cause, ok := errors.AsType[*TimeoutError](context.Cause(r.Context())); ok {
 			err = cause
+		}
+		if c.blameless(in, err) {
+			break
 		}
 		why := reasonOf(err)
 		u.failed(t, why)
@@ -213,12 +220,23 @@ func below(base, path string) string {
 
 // clientFailed reports whether the client left, or sent what cannot be read.
 func (c *Call) clientFailed(r *http.Request) bool {
-	if c.Body.Broken() || c.Body.TooLarge() {
+	if c.Body.Broken() || c.Body.TooLarge() || c.Body.Late() {
 		return true
 	}
 	err := context.Cause(r.Context())
 	_, ours := errors.AsType[*TimeoutError](err)
 	return err != nil && !ours
+}
+
+// blameless reports whether a request may have failed for its client's sake. Who
+// sends a body slowly can use up the total, or make an upstream give up, whenever
+// they like, and could with a few requests have it taken for dead.
+func (c *Call) blameless(r *http.Request, err error) bool {
+	if c.clientFailed(r) || c.Body == nil {
+		return c.clientFailed(r)
+	}
+	timeout, ok := errors.AsType[*TimeoutError](err)
+	return ok && timeout.Phase == phaseTotal || !c.Body.whole.Load() && reasonOf(err) == brokenOff
 }
 
 // mayRepeat reports whether a request that failed may be sent once more, and
@@ -279,7 +297,7 @@ func (c *Call) judge(r *http.Request, res *http.Response, err error) {
 		return
 	}
 	switch {
-	case err != nil && c.clientFailed(r):
+	case err != nil && c.blameless(r, err):
 		c.verdict(errNoVerdict)
 	case err != nil || unavailable(res.StatusCode):
 		c.verdict(errFailed)

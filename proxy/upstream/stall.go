@@ -13,6 +13,9 @@ type TimeoutError struct {
 	Bound time.Duration
 }
 
+// phaseTotal is the one that is not over when the upstream is waited for alone.
+const phaseTotal = "total"
+
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("the upstream took longer than timeouts.%s (%s)", e.Phase, e.Bound)
 }

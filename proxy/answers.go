@@ -58,9 +58,13 @@ func (x *exchange) refuse(answer *refusal) {
 // ignoreBody bounds the wait for a body that is not forwarded: net/http reads
 // what is left of one before the answer goes out.
 func (x *exchange) ignoreBody() {
+	wait := refusedBodyTimeout
+	if x.call.Body.Late() { // it was waited for
+		wait = 0
+	}
 	if x.r.ContentLength != 0 {
 		// Writers of tests have no deadline.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(wait))
 	}
 }
 

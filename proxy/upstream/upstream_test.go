@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"keygate/proxy/route"
@@ -256,6 +257,31 @@ func TestRenew(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	finish(ask("/"))
+}
+
+// An upstream that is closed looks at nothing any more, and one that never started
+// has nothing to close.
+func TestCloseLeavesNothing(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{HTTPCheck, TCPCheck} {
+		u := newTest(t, 1, func(o *Options) {
+			o.Targets = append(o.Targets, &url.URL{Scheme: "http", Host: "localhost:" + port})
+			o.Health = &Health{Type: kind, Path: "/", Every: time.Millisecond}
+		})
+		u.Start()
+		for kind == HTTPCheck && !u.targets[1].ill.Load() { // 404
+			time.Sleep(time.Millisecond)
+		}
+		u.Close()
+		u.Close()
+	}
+	newTest(t, 1, nil).Close()
 }
 
 // What makes an upstream another one.

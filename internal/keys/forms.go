@@ -46,7 +46,8 @@ func (f Form) Has(token string) bool {
 // Forms reads those that are declared.
 func Forms(ctx context.Context, s interface {
 	Setting(ctx context.Context, name string) (Setting, error)
-}) ([]Form, Setting, error) {
+},
+) ([]Form, Setting, error) {
 	setting, err := s.Setting(ctx, FormsSetting)
 	if errors.Is(err, ErrNotFound) {
 		return nil, Setting{Name: FormsSetting}, nil

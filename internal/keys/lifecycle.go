@@ -62,7 +62,7 @@ func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, ch
 		}
 		k.UpdatedAt = now
 		m := Mutation{At: now, Keys: []Key{k}, Audit: []AuditEntry{s.audit(by, now, action, KindKey, k.ID, k.Organization, keyView(before), keyView(k))}}
-		if was, is := before.Status(now), k.Status(now); was == Expired && is != Expired || was != Active && is == Active {
+		if was, is := before.Status(now), k.Status(now); was == Expired && is == Paused || was != Active && is == Active {
 			if m.MaxKeys, err = s.maxKeysOf(ctx, by, k); err != nil {
 				return before, err
 			}

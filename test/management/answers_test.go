@@ -110,3 +110,21 @@ func TestRepeatedRequestThatChangedNothing(t *testing.T) {
 		t.Errorf("%d keys were imported", len(got))
 	}
 }
+
+// TestRevocationAboveThePlan: a key that has expired can be revoked though the plan
+// has become too small. It was refused as if it came back to life.
+func TestRevocationAboveThePlan(t *testing.T) {
+	c := &clock{at: time.Now().Truncate(time.Second)}
+	w := newWorld(t, c, openSQLite(t)(c))
+	t.Cleanup(w.end)
+	x := newTenant(t, w, "acme")
+	brief := x.newKey(t, w, object{"name": "brief", "expires": "1d"})["id"].(string)
+	c.advance(25 * time.Hour)
+	w.must(t, w.operator, "PATCH", "/v1/organizations/"+x.slug, object{"plan": "none"})
+	if a := w.send(t, request{key: w.operator, method: "POST", target: "/v1/keys/" + brief + "/rotate"}); a.status != 409 {
+		t.Errorf("rotated: %d %s", a.status, a.raw)
+	}
+	if got := w.must(t, w.operator, "POST", "/v1/keys/"+brief+"/revoke", nil); got["status"] != "revoked" {
+		t.Errorf("revoked: %v", got)
+	}
+}

@@ -68,7 +68,7 @@ func (m *machine) changed(a modelActor, id, action string, edit func(k *modelKey
 	}
 	was, is := k.status(m.now()), next.status(m.now())
 	comes := 0 // a paused key counts already
-	if was == "expired" && is != "expired" {
+	if was == "expired" && (is == "active" || is == "paused") {
 		comes = 1
 	}
 	if (comes > 0 || is == "active" && was != "active") && !m.room(k.organization, comes) {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"keygate/auth"
+	"keygate/internal/keys"
 	"keygate/ratelimit"
 )
 
@@ -24,6 +25,7 @@ type exchange struct {
 	reverse httputil.ReverseProxy
 	buf     [256]byte // for header values
 	fields  [24]zap.Field
+	states  [keys.MaxLimits]ratelimit.State // for the decision
 	request
 }
 

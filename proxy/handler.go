@@ -131,7 +131,7 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 	}
 	x.askFor(known)
 	var err error
-	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask)
+	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask, x.states[:])
 	if err != nil {
 		return x.limiterFailed(err)
 	}

@@ -125,15 +125,18 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	return out
 }
 
-// limiterFailed answers where the ledger could not be asked: admitting then
+// limiterFailed answers where the limits could not be checked: admitting then
 // would break the promise.
 func (x *exchange) limiterFailed(err error) *refusal {
 	x.cause = err
-	status := http.StatusServiceUnavailable
+	status, wait := http.StatusServiceUnavailable, int64(1)
 	if clientLeft(x.r.Context(), err) {
 		status = statusClientGone
 	}
-	return &refusal{decision: unavailable, retryAfter: 1, problem: problem.Problem{
+	if lost, ok := errors.AsType[*ratelimit.LostError](err); ok {
+		wait = max(1, int64((lost.RetryAfter+time.Second-1)/time.Second))
+	}
+	return &refusal{decision: unavailable, retryAfter: wait, problem: problem.Problem{
 		Status: status, Error: "Temporarily unavailable",
 		Detail: "The rate limit could not be checked at the moment. Try again shortly.",
 	}}

@@ -89,7 +89,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
 		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Now: time.Now,
 	})
+	back.ledger.Alarm = lossAlarm(log)
 	limiter := ratelimit.NewLimiter(back.ledger)
+	cleanUp.add(inBackground(limiter.Run)) // gives back what it holds after the listeners have ended
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
 		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, AccessLog: logs.access, Metrics: registry, Now: time.Now,

@@ -104,6 +104,18 @@ func (r *Replica) Lease(key string) (session string, granted, total int64, live 
 	return le.session, v.granted, le.spent(), v.live(r.now())
 }
 
+// Holds is Lease without a look at the clock.
+func (r *Replica) Holds(key string) (session string, granted, total int64) {
+	le := r.holder(key).lease.Load()
+	if le == nil {
+		return "", 0, 0
+	}
+	return le.session, le.view.Load().granted, le.spent()
+}
+
+// SetClock replaces the replica's clock.
+func (r *Replica) SetClock(now func() time.Time) { r.now = now }
+
 // Spent is what was ever spent of leases.
 func (r *Replica) Spent() int64 {
 	n := int64(r.stats.Leased.Load())

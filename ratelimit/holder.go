@@ -146,6 +146,9 @@ func (h *holder) join(c *client, a *Ask, cost int64, w *waiter) (waits bool) {
 		return false
 	}
 	h.used = now
+	if le := h.lease.Load(); le != nil && !le.view.Load().live(now) {
+		h.retire(c, now) // nothing more of it is to be burnt
+	}
 	var ok bool
 	if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
 		return false

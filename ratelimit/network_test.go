@@ -120,14 +120,16 @@ func newWorld(seed uint64, f faults, ledger func(func() time.Time) ratelimit.Led
 
 func onMemory(now func() time.Time) ratelimit.Ledger { return memory.New(memory.Options{Now: now}) }
 
-// setLimits makes two keys of one organization that share a limit.
+// setLimits makes two keys of one organization that share a limit. Half of the
+// worlds have room for long leases, in the others windows are full.
 func (w *world) setLimits() {
+	scale := 1 + 14*w.IntN(2)
 	limit := func(name string, least, most int) ratelimit.Limit {
 		quota := least + w.IntN(most-least)
 		if w.IntN(8) == 0 {
 			quota = 1 + w.IntN(39) // too small for leases
 		}
-		return ratelimit.Limit{Name: name, Quota: int64(quota), Per: time.Duration(1+w.IntN(6)) * time.Second}
+		return ratelimit.Limit{Name: name, Quota: int64(quota * scale), Per: time.Duration(1+w.IntN(6)) * time.Second}
 	}
 	own, org, second := limit("own", 40, 200), limit("org", 40, 300), limit("second", 100, 400)
 	for i := range 2 {

@@ -272,7 +272,7 @@ func (h *holder) serve(c *client, r *round, g *Grant, now time.Time) {
 			}
 		case booked:
 			c.stats.Taken.Add(uint64(cost))
-			w.answer(Decision{Allowed: true, Limits: h.beside(w.states[:0], g, taken)}, nil)
+			w.answer(Decision{Allowed: true, Limits: h.beside(w.states[:0], g, taken, now)}, nil)
 		default:
 			if h.fits(c, w, r, g, now) {
 				again = append(again, w)
@@ -305,7 +305,7 @@ func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) b
 		h.retire(c, now)
 		return true
 	}
-	states := h.beside(w.states[:0], g, 0)
+	states := h.beside(w.states[:0], g, 0, now)
 	w.answer(Decision{RetryAfter: retryAfter(states), Limits: states}, nil)
 	return false
 }
@@ -322,9 +322,11 @@ func enough(states []State, units int64) bool {
 
 // beside appends the states of an answer with what this replica holds beside
 // them: the units of the riders after this one, and the lease.
-func (h *holder) beside(dst []State, g *Grant, units int64) []State {
+func (h *holder) beside(dst []State, g *Grant, units int64, now time.Time) []State {
 	if le := h.lease.Load(); le != nil {
-		units += max(0, le.view.Load().granted-le.spent())
+		if v := le.view.Load(); v.live(now) {
+			units += max(0, v.granted-le.spent())
+		}
 	}
 	for i := range g.Limits {
 		s := g.Limits[i]

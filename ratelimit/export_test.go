@@ -10,6 +10,8 @@ type Replica struct {
 	holders map[string]*holder
 	// Returns are leases on their way back.
 	Returns []Ask
+	// Rouse is when the next look is due, if something asked for it.
+	Rouse time.Duration
 	// Alarms are the signs of loss.
 	Alarms []Loss
 }
@@ -25,7 +27,8 @@ func NewReplica(name string, now func() time.Time) *Replica {
 	r := &Replica{holders: make(map[string]*holder)}
 	r.now, r.names.prefix = now, name+"."
 	r.release = func(a Ask) { r.Returns = append(r.Returns, a) }
-	r.rouse = func(*holder, time.Duration) {}
+	r.rouse = func(_ *holder, after time.Duration) { r.Rouse = min(r.Rouse, after) }
+	r.Rouse = never
 	r.alarm = func(l Loss) { r.Alarms = append(r.Alarms, l) }
 	return r
 }

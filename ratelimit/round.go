@@ -184,7 +184,7 @@ func (h *holder) open(c *client, r *round, session string, g *Grant, now time.Ti
 		h.giveBack(c, r.terms, session, 0, g.Leased)
 		return
 	}
-	v.renew = renewAt(0, v.granted, g)
+	v.renew = renewAt(0, v.granted, r.ask.Want)
 	le := &lease{session: session}
 	le.terms.Store(h.terms)
 	le.view.Store(v)
@@ -203,14 +203,16 @@ func extended(r *round, g *Grant) *view {
 		sent:    r.sent,
 		span:    max(former.span-elapsed(former.sent, r.sent), Less2Drift(g.TTL)),
 		states:  append([]State(nil), g.Limits...),
-		renew:   renewAt(r.lease.spent(), max(former.granted, g.Leased), g),
+		renew:   renewAt(r.lease.spent(), max(former.granted, g.Leased), r.ask.Want),
 	}
 }
 
-// renewAt is the spending at which a lease is half used up. There is no use in
-// asking for more where the ledger has just said that there is none.
-func renewAt(total, granted int64, g *Grant) int64 {
-	if granted <= total || g.Status == Denied {
+// renewAt is the spending at which a lease is half used up. Where the ledger gave
+// less than was wanted there is no more, and no use in asking before the lease is
+// used up: it would cost a trip and break what is spent into smaller charges,
+// which come free in smaller pieces.
+func renewAt(total, granted, wanted int64) int64 {
+	if granted <= total || granted-total < wanted {
 		return math.MaxInt64
 	}
 	return total + (granted-total+1)/2

@@ -201,9 +201,7 @@ func TestTrapSeenIsSent(t *testing.T) {
 	}
 }
 
-// An older report that comes again, late, must not make what was reported less:
-// granted - acked would grow, and with it what others may spend fall; or it would
-// become negative and be a gift.
+// An older report that comes again, late, changes nothing.
 func TestTrapLateDuplicate(t *testing.T) {
 	l := newLine(t, minute(1000))
 	session, granted, total := l.leased()
@@ -219,6 +217,26 @@ func TestTrapLateDuplicate(t *testing.T) {
 	l.lease(old)
 	if after := l.left(); after != before {
 		t.Fatalf("%d left, after a late duplicate %d", before, after)
+	}
+}
+
+// A duplicate of the ask that opened a session opens it again at a ledger that
+// was emptied, with less than the replica has. What is reported of it then must
+// not be taken for all that there is: granted - acked would become negative, and
+// the rest of the lease would be spent without being charged.
+func TestTrapDuplicateAfterLoss(t *testing.T) {
+	l := newLine(t, minute(1000))
+	session, granted, _ := l.leased()
+	l.ledger = memory.New(memory.Options{Now: l.clock.now})
+	opening := *l.ask()
+	opening.Cost, opening.Session, opening.NextSession, opening.Want = 1, session, "never", 1
+	l.lease(opening)
+	l.cost = granted + 1 // more than is there: it must ask
+	if l.get(1) != 1 {
+		t.Fatal("refused")
+	}
+	if s, _, _, live := l.Lease("key_a"); live && s == session || len(l.Alarms) != 1 {
+		t.Fatalf("session %s goes on, alarms %+v", s, l.Alarms)
 	}
 }
 

@@ -141,3 +141,11 @@ func (l *Limiter) Look() { l.look() }
 
 // Close gives back all leases.
 func (l *Limiter) Close() { l.close() }
+
+// A ClockWatch notices when the ledger's clock is set.
+type ClockWatch struct{ clockWatch }
+
+// Note takes in one answer.
+func (c *ClockWatch) Note(sent, received, ledger time.Time) time.Duration {
+	return c.note(sent, received, ledger)
+}

@@ -297,7 +297,7 @@ func (h *holder) tick(c *client) (send bool, after time.Duration, idle bool) {
 	now := c.now()
 	tau := h.terms.tau
 	if h.round != nil || h.queued {
-		return false, tau / 3, false
+		return false, tau / 8, false
 	}
 	le := h.lease.Load()
 	if le == nil {
@@ -316,7 +316,7 @@ func (h *holder) tick(c *client) (send bool, after time.Duration, idle bool) {
 		h.retire(c, now)
 	case since >= tau*2/3:
 		h.report, h.queued = true, true
-		return true, tau / 3, false
+		return true, tau / 8, false
 	}
 	return false, max(tau/3-since%(tau/3), tau/16), false
 }

@@ -33,6 +33,9 @@ const offsetSlack = time.Millisecond
 // note takes in one answer and returns by how much the ledger's clock was set
 // since the former, 0 as a rule.
 func (c *clockWatch) note(sent, received, ledger time.Time) time.Duration {
+	if ledger.IsZero() {
+		return 0
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.origin.IsZero() {

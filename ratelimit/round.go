@@ -12,6 +12,10 @@ type round struct {
 	lease  *lease // the one that is reported; nil: one to be opened, or none
 	riders []*waiter
 	sent   time.Time
+	// before and told are when the lease was last asked about with success, and
+	// what was reported then.
+	before time.Time
+	told   int64
 	// retired says that the lease has ended since.
 	retired bool
 }
@@ -72,6 +76,7 @@ func (h *holder) addLease(c *client, r *round) {
 	r.lease = le
 	r.ask.Session, r.ask.NextSession = le.session, h.successor(c, r.sent)
 	r.ask.Spent, r.ask.Seen, r.ask.Want = total, seen, more
+	r.before, r.told = h.asked, h.told
 	h.asked, h.told = r.sent, total
 }
 
@@ -117,6 +122,9 @@ func (h *holder) fail(c *client, r *round, err error) {
 	}
 	h.round = nil
 	h.alone.Store(true)
+	if r.lease != nil {
+		h.asked, h.told = r.before, r.told // so that it is tried again before the lease ends
+	}
 	h.refuse(c, r, err)
 }
 
@@ -274,7 +282,7 @@ func (h *holder) serve(c *client, r *round, g *Grant, now time.Time) {
 			}
 		case booked:
 			c.stats.Taken.Add(uint64(cost))
-			w.answer(Decision{Allowed: true, Limits: h.beside(w.states[:0], g, taken, now)}, nil)
+			w.answer(Decision{Allowed: true, Limits: passed(h.beside(w.states[:0], g, taken, now))}, nil)
 		default:
 			if h.fits(c, w, r, g, now) {
 				again = append(again, w)
@@ -310,6 +318,15 @@ func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) b
 	states := h.beside(w.states[:0], g, 0, now)
 	w.answer(Decision{RetryAfter: retryAfter(states), Limits: states}, nil)
 	return false
+}
+
+// passed are the states of a request that was admitted, whatever they say to the
+// next one.
+func passed(states []State) []State {
+	for i := range states {
+		states[i].Violated, states[i].RetryAfter = false, 0
+	}
+	return states
 }
 
 // enough reports whether every limit has as much left.

@@ -112,10 +112,7 @@ func peek(ctx context.Context, ledger Ledger, ask *Ask, held int64) (Decision, e
 		g.Limits[i].Remaining += held
 	}
 	if g.Status == Denied && held > 0 && enough(g.Limits, a.Cost) {
-		g.Status = Granted // Decide would give the lease back first
-		for i := range g.Limits {
-			g.Limits[i].Violated, g.Limits[i].RetryAfter = false, 0
-		}
+		g.Status, g.Limits = Granted, passed(g.Limits) // Decide would give the lease back first
 	}
 	return decision(&g), nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sort"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type market struct {
 	trips    int
 	admitted []time.Duration // instants
 	denied   int
+	wrong    string // a denial that the ideal would not have made
 }
 
 type flight struct {
@@ -160,7 +162,30 @@ func (m *market) ask(a ratelimit.Ask) ratelimit.Grant {
 	if err := m.ledger.Lease(context.Background(), []ratelimit.Ask{a}, grants); err != nil {
 		panic(err)
 	}
+	if g := &grants[0]; a.Take > 0 && g.Taken == 0 {
+		m.justified(g)
+	}
 	return grants[0]
+}
+
+// justified is invariant 11: nothing is denied while an exact log would have room
+// beside the outstanding leases. A unit counts from its report, at most a lease
+// time after it was spent, and a take from the end of the call's time-out.
+func (m *market) justified(g *ratelimit.Grant) {
+	from := m.now - m.limit.Per - ratelimit.LeaseTime(m.limit.Per) - ratelimit.CallTimeout
+	spent := int64(len(m.admitted) - sort.Search(len(m.admitted), func(i int) bool { return m.admitted[i] > from }))
+	for i, r := range m.replicas {
+		if _, granted, total, live := r.Lease("key_a"); live {
+			spent += granted - total
+		}
+		if f := m.rounds[i]; f != nil && f.asked {
+			a := ratelimit.AskOf(f.round)
+			spent += f.grant.Taken + max(0, f.grant.Leased-a.Seen)
+		}
+	}
+	if spent < m.limit.Quota {
+		m.wrong = fmt.Sprintf("denied at %s with %d admitted or leased: %+v", m.now, spent, g)
+	}
 }
 
 // log is the ideal: it remembers every instant.
@@ -199,6 +224,9 @@ func TestCost(t *testing.T) {
 		t.Logf("%6d per %-4s offered %6d: %.4f trips per request, %.3f of the ideal admitted", c.quota, c.per, c.offered, trips, share)
 		if trips > c.trips || share < c.admitted {
 			t.Errorf("want at most %.3f trips and at least %.3f admitted", c.trips, c.admitted)
+		}
+		if m.wrong != "" {
+			t.Errorf("invariant 11: %s", m.wrong)
 		}
 		if most := windowMost(m.admitted, c.per); most > int(c.quota) {
 			t.Errorf("%d in a window", most)

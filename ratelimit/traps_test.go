@@ -3,7 +3,6 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
-	"math"
 	"testing"
 	"time"
 
@@ -320,69 +319,6 @@ func TestTrapProlonged(t *testing.T) {
 	}
 }
 
-// Changed limits bring nothing back that was spent, and free what is leased.
-func TestTrapChangedLimits(t *testing.T) {
-	l := newLine(t, minute(1000))
-	l.leased()
-	admitted := int64(l.Counts().Taken.Load()) + l.Spent()
-	l.limits = []ratelimit.Limit{minute(2000)}
-	admitted += int64(l.get(1))
-	_, granted, total, _ := l.Lease("key_a")
-	if left := l.left(); left+granted-total != 2000-admitted {
-		t.Fatalf("%d left and %d leased of 2000, %d were admitted", left, granted-total, admitted)
-	}
-	l.limits = []ratelimit.Limit{minute(40)}
-	l.get(40)
-	if left := l.left(); left != 0 {
-		t.Fatalf("%d left", left)
-	}
-}
-
-// A newer version of the key with the same limits goes on with the lease; an
-// older one is told that the key has changed.
-func TestTrapVersions(t *testing.T) {
-	l := newLine(t, minute(1000))
-	l.vers = 1
-	session, _, _ := l.leased()
-	l.vers = 2
-	l.get(1) // asks, with the new version
-	if s, _, _, live := l.Lease("key_a"); !live || s != session {
-		t.Fatalf("session %q", s)
-	}
-	l.vers = 1
-	var stopped *ratelimit.StoppedError
-	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 2 {
-		t.Fatal(err)
-	}
-}
-
-// A key that was stopped spends its lease until that ends, and no longer.
-func TestTrapStopped(t *testing.T) {
-	l := newLine(t, minute(1000))
-	l.vers = 1
-	l.leased()
-	if err := l.ledger.(ratelimit.Stopper).Stop(context.Background(), "org_a", "key_a", 5); err != nil {
-		t.Fatal(err)
-	}
-	l.advance(tau * 2 / 3)
-	l.Request(l.ask())
-	if send, _ := l.Tick("key_a"); !send {
-		t.Fatal("nothing to report")
-	}
-	l.exchange()
-	var stopped *ratelimit.StoppedError
-	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 5 {
-		t.Fatal(err)
-	}
-	if _, _, _, live := l.Lease("key_a"); live {
-		t.Fatal("the lease goes on")
-	}
-	l.vers = 5
-	if l.get(1) != 1 {
-		t.Fatal("refused with the version that the ledger knows")
-	}
-}
-
 // A rest of a lease that is too small for a request goes back, so that the
 // ledger can do something with it.
 func TestTrapRestOfALease(t *testing.T) {
@@ -392,71 +328,6 @@ func TestTrapRestOfALease(t *testing.T) {
 	l.cost = l.left() + granted - total
 	if l.get(1) != 1 {
 		t.Fatalf("%d left and %d leased, a request of %d was refused", l.left(), granted-total, l.cost)
-	}
-}
-
-// What is remembered of a large request says too little once a small one has
-// spent of a limit that had enough.
-func TestTrapDenialOfALargeRequest(t *testing.T) {
-	burst := limit("burst", 10, time.Second)
-	l := newLine(t, burst, minute(30))
-	for range 2 {
-		l.get(10)
-		l.advance(2 * time.Second)
-	}
-	l.get(8) // 2 left of both
-	l.cost = 3
-	l.get(1) // refused by both
-	l.cost = 2
-	l.get(1)
-	l.cost = 3
-	d, _, w, _ := l.Request(l.ask())
-	if w != nil {
-		l.exchange()
-		d, _, _ = ratelimit.Answer(w)
-	}
-	if d.Allowed || d.RetryAfter < 50*time.Second {
-		t.Fatalf("%+v", d)
-	}
-}
-
-// A denial is remembered until it is over, and counted as such; who waits as
-// long as it says is admitted.
-func TestTrapDenialMemory(t *testing.T) {
-	l := newLine(t, limit("second", 5, time.Second))
-	l.get(5)
-	l.get(1)
-	trips := l.Counts().Remembered.Load()
-	for range 4 {
-		l.advance(200 * time.Millisecond)
-		d, err, w, _ := l.Request(l.ask())
-		if err != nil || w != nil || d.Allowed {
-			t.Fatalf("%+v, %v, waits %t", d, err, w != nil)
-		}
-	}
-	if n := l.Counts().Remembered.Load() - trips; n != 4 {
-		t.Fatalf("%d remembered", n)
-	}
-	l.advance(250 * time.Millisecond)
-	if l.get(1) != 1 {
-		t.Fatal("refused after the wait")
-	}
-}
-
-// While others hold units a denial is remembered for a hundredth of the window.
-func TestTrapDenialWhileOthersHold(t *testing.T) {
-	l := newLine(t, minute(40))
-	other := *l.ask()
-	other.Session, other.NextSession, other.Want, other.Cost = "other", "next", 2, 1
-	l.lease(other)
-	l.get(40)
-	_, _, w, _ := l.Request(l.ask())
-	if w != nil {
-		t.Fatal("not remembered")
-	}
-	l.advance(600 * time.Millisecond)
-	if _, _, w, _ = l.Request(l.ask()); w == nil {
-		t.Fatal("remembered for longer than a hundredth of the window")
 	}
 }
 
@@ -481,44 +352,6 @@ func TestTrapColdKey(t *testing.T) {
 	}
 }
 
-// A ledger that may have lost what was spent gives nothing, and says until when:
-// what is leased is not spent either.
-func TestTrapLost(t *testing.T) {
-	l := newLine(t, minute(1000))
-	_, granted, total := l.leased()
-	l.cost = granted - total + 1
-	_, _, w, _ := l.Request(l.ask())
-	r := l.Compose("key_a")
-	g := ratelimit.Grant{Status: ratelimit.Lost, Now: l.clock.now(), Limits: []ratelimit.State{{Name: "minute", Quota: 1000, Violated: true, RetryAfter: 30 * time.Second}}}
-	l.Receive("key_a", r, &g)
-	var lost *ratelimit.LostError
-	if _, err, _ := ratelimit.Answer(w); !errors.As(err, &lost) || lost.RetryAfter != 30*time.Second {
-		t.Fatal(err)
-	}
-	l.advance(10 * time.Second)
-	if _, err, w, _ := l.Request(l.ask()); w != nil || !errors.As(err, &lost) || math.Abs((lost.RetryAfter-20*time.Second).Seconds()) > 0.1 {
-		t.Fatal(err)
-	}
-	if l.Counts().Held.Load() != 1 {
-		t.Fatal("not counted")
-	}
-	l.cost = 0
-	if _, _, w, _ := l.Request(l.ask()); w == nil {
-		t.Fatal("the lease is spent on")
-	}
-}
-
-// A newer policy is in use elsewhere.
-func TestTrapStale(t *testing.T) {
-	l := newLine(t, minute(1000))
-	_, _, w, _ := l.Request(l.ask())
-	r := l.Compose("key_a")
-	l.Receive("key_a", r, &ratelimit.Grant{Status: ratelimit.Stale, Now: l.clock.now()})
-	if _, err, _ := ratelimit.Answer(w); !errors.Is(err, ratelimit.ErrStale) || l.Counts().Stale.Load() != 1 {
-		t.Fatal(err)
-	}
-}
-
 // A report that fails is tried again before the lease ends.
 func TestTrapReportThatFails(t *testing.T) {
 	l := newLine(t, minute(10_000))
@@ -539,45 +372,5 @@ func TestTrapReportThatFails(t *testing.T) {
 	l.advance(tau / 2)
 	if s, _, _, live := l.Lease("key_a"); !live || s != session {
 		t.Fatal("the lease has ended")
-	}
-}
-
-// Of the ledger's clock, drift and slow answers are no steps; neither is a step
-// of this process's wall clock, nor a sleep of the machine.
-func TestClockWatch(t *testing.T) {
-	const second = time.Second
-	type reading struct {
-		wait, trip, ledger time.Duration // the ledger's clock gains so much over this
-	}
-	for name, c := range map[string]struct {
-		readings []reading
-		step     time.Duration // of the last one
-	}{
-		"steady":         {[]reading{{0, 0, 0}, {second, 0, second}, {second, 0, second}}, 0},
-		"drift":          {[]reading{{0, 0, 0}, {100 * second, 0, 100*second + 90*time.Millisecond}, {100 * second, 0, 100*second + 90*time.Millisecond}}, 0},
-		"a slow answer":  {[]reading{{0, 0, 0}, {second, 3 * second, second + 2*second}, {second, 0, second + second}}, 0},
-		"forward":        {[]reading{{0, 0, 0}, {second, 0, 31 * second}}, 30 * second},
-		"back":           {[]reading{{0, 0, 0}, {second, 0, -29 * second}}, -30 * second},
-		"after the step": {[]reading{{0, 0, 0}, {second, 0, 31 * second}, {second, 0, second}}, 0},
-	} {
-		var w ratelimit.ClockWatch
-		now, ledger, step := time.UnixMicro(epoch), time.UnixMicro(epoch).Add(time.Hour), time.Duration(0)
-		for _, r := range c.readings {
-			now, ledger = now.Add(r.wait), ledger.Add(r.ledger)
-			sent := now
-			now = now.Add(r.trip)
-			step = w.Note(sent, now, ledger)
-		}
-		if d := step - c.step; d.Abs() > 10*time.Millisecond {
-			t.Errorf("%s: a step of %s, want %s", name, step, c.step)
-		}
-	}
-	// A reading of both clocks, of which the wall clock is set: Add moves both,
-	// UnixMicro has only the wall.
-	var w ratelimit.ClockWatch
-	at := time.Now()
-	w.Note(at, at, at.Round(0))
-	if step := w.Note(at.Add(second), at.Add(second), at.Round(0).Add(61*second)); step < 59*second {
-		t.Errorf("a step of the ledger's clock alone: %s", step)
 	}
 }

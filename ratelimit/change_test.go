@@ -1,0 +1,112 @@
+package ratelimit_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"keygate/ratelimit"
+)
+
+// Changed limits bring nothing back that was spent, and free what is leased.
+func TestTrapChangedLimits(t *testing.T) {
+	l := newLine(t, minute(1000))
+	l.leased()
+	admitted := int64(l.Counts().Taken.Load()) + l.Spent()
+	l.limits = []ratelimit.Limit{minute(2000)}
+	admitted += int64(l.get(1))
+	_, granted, total, _ := l.Lease("key_a")
+	if left := l.left(); left+granted-total != 2000-admitted {
+		t.Fatalf("%d left and %d leased of 2000, %d were admitted", left, granted-total, admitted)
+	}
+	l.limits = []ratelimit.Limit{minute(40)}
+	l.get(40)
+	if left := l.left(); left != 0 {
+		t.Fatalf("%d left", left)
+	}
+}
+
+// A newer version of the key with the same limits goes on with the lease; an
+// older one is told that the key has changed.
+func TestTrapVersions(t *testing.T) {
+	l := newLine(t, minute(1000))
+	l.vers = 1
+	session, _, _ := l.leased()
+	l.vers = 2
+	l.get(1) // asks, with the new version
+	if s, _, _, live := l.Lease("key_a"); !live || s != session {
+		t.Fatalf("session %q", s)
+	}
+	l.vers = 1
+	var stopped *ratelimit.StoppedError
+	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 2 {
+		t.Fatal(err)
+	}
+}
+
+// A key that was stopped spends its lease until that ends, and no longer.
+func TestTrapStopped(t *testing.T) {
+	l := newLine(t, minute(1000))
+	l.vers = 1
+	l.leased()
+	if err := l.ledger.(ratelimit.Stopper).Stop(context.Background(), "org_a", "key_a", 5); err != nil {
+		t.Fatal(err)
+	}
+	l.advance(tau * 2 / 3)
+	l.Request(l.ask())
+	if send, _ := l.Tick("key_a"); !send {
+		t.Fatal("nothing to report")
+	}
+	l.exchange()
+	var stopped *ratelimit.StoppedError
+	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 5 {
+		t.Fatal(err)
+	}
+	if _, _, _, live := l.Lease("key_a"); live {
+		t.Fatal("the lease goes on")
+	}
+	l.vers = 5
+	if l.get(1) != 1 {
+		t.Fatal("refused with the version that the ledger knows")
+	}
+}
+
+// A ledger that may have lost what was spent gives nothing, and says until when:
+// what is leased is not spent either.
+func TestTrapLost(t *testing.T) {
+	l := newLine(t, minute(1000))
+	_, granted, total := l.leased()
+	l.cost = granted - total + 1
+	_, _, w, _ := l.Request(l.ask())
+	r := l.Compose("key_a")
+	g := ratelimit.Grant{Status: ratelimit.Lost, Now: l.clock.now(), Limits: []ratelimit.State{{Name: "minute", Quota: 1000, Violated: true, RetryAfter: 30 * time.Second}}}
+	l.Receive("key_a", r, &g)
+	var lost *ratelimit.LostError
+	if _, err, _ := ratelimit.Answer(w); !errors.As(err, &lost) || lost.RetryAfter != 30*time.Second {
+		t.Fatal(err)
+	}
+	l.advance(10 * time.Second)
+	if _, err, w, _ := l.Request(l.ask()); w != nil || !errors.As(err, &lost) || math.Abs((lost.RetryAfter-20*time.Second).Seconds()) > 0.1 {
+		t.Fatal(err)
+	}
+	if l.Counts().Held.Load() != 1 {
+		t.Fatal("not counted")
+	}
+	l.cost = 0
+	if _, _, w, _ := l.Request(l.ask()); w == nil {
+		t.Fatal("the lease is spent on")
+	}
+}
+
+// A newer policy is in use elsewhere.
+func TestTrapStale(t *testing.T) {
+	l := newLine(t, minute(1000))
+	_, _, w, _ := l.Request(l.ask())
+	r := l.Compose("key_a")
+	l.Receive("key_a", r, &ratelimit.Grant{Status: ratelimit.Stale, Now: l.clock.now()})
+	if _, err, _ := ratelimit.Answer(w); !errors.Is(err, ratelimit.ErrStale) || l.Counts().Stale.Load() != 1 {
+		t.Fatal(err)
+	}
+}

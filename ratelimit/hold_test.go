@@ -115,8 +115,8 @@ func (w *world) uncontended() {
 	r.version[w.keys[0]] = w.stops[w.keys[0]].version
 	r.request(0, 1)
 	r.send(w.keys[0])
-	w.deliver()
-	w.receive()
+	w.deliver(true)
+	w.receive(true)
 	if r.allowed != 1 {
 		w.fail("invariant 7: a request that nothing stands against was not admitted in one trip")
 	}

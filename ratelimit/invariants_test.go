@@ -2,7 +2,10 @@ package ratelimit_test
 
 import (
 	"os"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -28,9 +31,55 @@ func TestInvariants(t *testing.T) {
 	if full {
 		runs = 20_000
 	}
-	for seed := range runs {
-		if err := simulate(seed, everything, onMemory); err != nil {
-			t.Fatalf("SIM_SEED=%d: %v", seed, err)
+	var next atomic.Uint64
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for !t.Failed() {
+				seed := next.Add(1)
+				if seed > runs {
+					return
+				}
+				if err := simulate(seed, everything, onMemory); err != nil {
+					t.Errorf("SIM_SEED=%d: %v", seed, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// The runs must reach what the invariants are about, or they would hold of
+// nothing.
+func TestInvariantsAreReached(t *testing.T) {
+	var leased, burnt, released, remembered, renewals, fullWindows, stopped uint64
+	for seed := range uint64(200) {
+		w := newWorld(seed, everything, onMemory)
+		for range 300 {
+			w.step()
+		}
+		for _, r := range w.replicas {
+			n := r.Counts()
+			leased += uint64(r.Spent())
+			burnt += n.Burnt.Load()
+			released += n.Released.Load()
+			remembered += n.Remembered.Load()
+			renewals += n.Renewals.Load()
+		}
+		for _, a := range w.limits {
+			if a.most() > a.Quota*9/10 {
+				fullWindows++
+			}
+		}
+		stopped += uint64(len(w.stops))
+	}
+	t.Logf("%d leased, %d burnt, %d released, %d remembered, %d renewals, %d full windows, %d keys stopped", leased, burnt, released, remembered, renewals, fullWindows, stopped)
+	for name, n := range map[string]uint64{
+		"units leased": leased, "units burnt": burnt, "leases given back": released, "denials remembered": remembered,
+		"renewals": renewals, "full windows": fullWindows, "keys stopped": stopped,
+	} {
+		if n < 50 {
+			t.Errorf("%d %s", n, name)
 		}
 	}
 }

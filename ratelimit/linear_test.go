@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -127,10 +128,12 @@ func TestLinearizable(t *testing.T) {
 						a.Want, a.Take = r.Int64N(12), a.Cost*r.Int64N(3)
 					}
 					called := time.Since(began)
+					runtime.Gosched() // so that calls overlap on few cores as well
 					if err := ledger.Lease(context.Background(), []ratelimit.Ask{a}, grants); err != nil {
 						t.Error(err)
 						return
 					}
+					runtime.Gosched()
 					g := grants[0]
 					op := porcupine.Operation{
 						ClientId: client, Input: a, Call: int64(called),

@@ -39,8 +39,8 @@ var mutations = []mutation{
 }
 
 // TestMutations makes each mistake in a copy of the sources and wants the
-// invariants or the directed tests to fail there. In the light form it makes a
-// few of them, and only looks whether the others can be made.
+// invariants or the directed tests to fail there. In the light form it makes one
+// of them, and only looks whether the others can be made.
 func TestMutations(t *testing.T) {
 	for i, m := range mutations {
 		source, err := os.ReadFile(m.file)
@@ -51,7 +51,7 @@ func TestMutations(t *testing.T) {
 			t.Errorf("%s: %q stands in %s %d times", m.name, m.from, m.file, n)
 			continue
 		}
-		if full || i%8 == 0 {
+		if full || i == 0 {
 			t.Run(m.name, func(t *testing.T) { m.survives(t) })
 		}
 	}

@@ -122,7 +122,7 @@ func onMemory(now func() time.Time) ratelimit.Ledger { return memory.New(memory.
 // setLimits makes two keys of one organization that share a limit. Half of the
 // worlds have room for long leases, in the others windows are full.
 func (w *world) setLimits() {
-	scale := 1 + 14*w.IntN(2)
+	scale := 1 + 9*w.IntN(2)
 	limit := func(name string, least, most int) ratelimit.Limit {
 		quota := least + w.IntN(most-least)
 		if w.IntN(8) == 0 {
@@ -206,13 +206,17 @@ func (r *replica) admit(a *ratelimit.Ask, cost int64, at instant) {
 	}
 }
 
-// take picks a message at random, which leaves another copy behind at times.
-func (w *world) take(from *[]message) (m message, ok bool) {
+// take picks a message at random, or the latest, which leaves another copy behind
+// at times.
+func (w *world) take(from *[]message, latest bool) (m message, ok bool) {
 	if len(*from) == 0 {
 		return m, false
 	}
 	i := 0
-	if w.drop || w.double {
+	switch {
+	case latest:
+		i = len(*from) - 1
+	case w.drop || w.double:
 		i = w.IntN(len(*from))
 	}
 	m = (*from)[i]
@@ -223,8 +227,8 @@ func (w *world) take(from *[]message) (m message, ok bool) {
 }
 
 // deliver brings an ask to the ledger.
-func (w *world) deliver() {
-	m, ok := w.take(&w.asks)
+func (w *world) deliver(latest bool) {
+	m, ok := w.take(&w.asks, latest)
 	if !ok {
 		return
 	}
@@ -247,8 +251,8 @@ func (w *world) deliver() {
 }
 
 // receive brings an answer back.
-func (w *world) receive() {
-	m, ok := w.take(&w.answers)
+func (w *world) receive(latest bool) {
+	m, ok := w.take(&w.answers, latest)
 	if !ok {
 		return
 	}
@@ -271,28 +275,28 @@ func (w *world) step() {
 		if w.IntN(8) == 0 {
 			cost += w.Int64N(4)
 		}
-		for range 1 + w.IntN(1+w.IntN(40)) {
+		for range 1 + w.IntN(1+w.IntN(20)) {
 			r.request(k, cost)
 		}
 	case n < 58: // what is due goes to the ledger and back
-		r.send(w.keys[k])
-		w.deliver()
-		w.receive()
+		r.exchange(w.keys[k])
 	case n < 63:
 		r.send(w.keys[k])
 	case n < 68:
-		w.deliver()
+		w.deliver(false)
 	case n < 73:
-		w.receive()
+		w.receive(false)
 	case n < 82:
-		if send, _ := r.Tick(w.keys[k]); send {
-			r.due[w.keys[k]] = true
-		}
-		r.takeReturns()
+		r.look(w.keys[k])
 	case n < 90:
 		w.now += w.Int64N(20_000)
-	case n < 95:
-		w.now += w.Int64N(400_000)
+	case n < 95: // a while in which leases are looked after, or not
+		for range w.IntN(5) {
+			w.now += w.Int64N(150_000)
+			r.look(w.keys[k])
+			r.exchange(w.keys[k])
+			r.request(k, 1)
+		}
 	case n < 96:
 		w.now += w.Int64N(2_000_000)
 	case n < 98:

@@ -77,6 +77,22 @@ func (r *replica) send(key string) {
 	}
 }
 
+// exchange has what is due go to the ledger and back without delay.
+func (r *replica) exchange(key string) {
+	before := len(r.w.asks)
+	if r.send(key); len(r.w.asks) > before {
+		r.w.deliver(true)
+		r.w.receive(true)
+	}
+}
+
+// look is what happens to a lease from time to time.
+func (r *replica) look(key string) {
+	send, _ := r.Tick(key)
+	r.due[key] = r.due[key] || send
+	r.takeReturns()
+}
+
 func (r *replica) takeReturns() {
 	for _, a := range r.Returns {
 		r.w.asks = append(r.w.asks, message{from: r, ask: a})

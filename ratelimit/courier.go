@@ -137,6 +137,9 @@ func (c *courier) pack(ld *load) bool {
 	defer c.mu.Unlock()
 	ld.clear()
 	n := min(len(c.returns), maxBatch)
+	if len(c.queue) > 0 {
+		n = min(n, maxBatch/2) // many leases going back must not keep requests waiting
+	}
 	ld.asks = append(ld.asks, c.returns[:n]...)
 	c.returns = slices.Delete(c.returns, 0, n)
 	ld.from = append(ld.from, make([]passenger, n)...)

@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -90,16 +89,12 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (Decisio
 	if !done {
 		d, err = l.decideThere(ctx, ask, states)
 	}
-	if err == nil {
-		return d, nil
+	if l.fallsBack(ctx, ask, err) {
+		l.stats.Degraded.Add(1)
+		d, err = l.take(ctx, l.local, ask, states)
+		d.Degraded = DegradedLocal
 	}
-	if !l.fallsBack(ctx, ask, err) {
-		return d, fmt.Errorf("limit of key %s: %w", ask.Key, err)
-	}
-	l.stats.Degraded.Add(1)
-	d, err = l.take(ctx, l.local, ask, states)
-	d.Degraded = DegradedLocal
-	return d, err
+	return d, about(ask, err)
 }
 
 // decideHere decides without the ledger, from a lease or from memory.
@@ -145,7 +140,9 @@ func (l *Limiter) decideThere(ctx context.Context, ask *Ask, states []State) (De
 	h, waits := l.join(ask, w)
 	if h == nil {
 		l.stats.Crowded.Add(1)
-		return l.take(ctx, l.ledger, ask, states)
+		d, err := l.take(ctx, l.ledger, ask, states)
+		l.countLate(err)
+		return d, err
 	}
 	if waits && !l.await(ctx, h, w) {
 		err := ctx.Err()

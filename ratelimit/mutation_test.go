@@ -21,7 +21,7 @@ var mutations = []mutation{
 	{"an ended session is revived", "memory/decide.go", "case !found && a.Spent == 0 && a.Seen == 0 && !a.Release:", "case !found && !a.Release:"},
 	{"the ledger does not look at Seen", "memory/decide.go", "case !found && a.Spent == 0 && a.Seen == 0 && !a.Release:", "case !found && a.Spent == 0 && !a.Release:"},
 	{"a lease lives for the longest of its limits", "memory/decide.go", "ttl = min(ttl, ratelimit.LeaseTime(l.Per).Microseconds())", "ttl = min(ttl, 5*ratelimit.LeaseTime(l.Per).Microseconds())"},
-	{"a session known with less is taken up", "memory/decide.go", "case same && a.Seen <= granted:", "case same:"},
+	{"a session known with less is taken up", "memory/decide.go", "case same && a.Seen <= granted:", "case same && granted >= 0:"},
 	{"takes are charged from their booking", "memory/decide.go", "until := s.now + callTimeout + b.per", "until := s.now + b.per"},
 	{"the replica sends no Seen", "round.go", "r.ask.Spent, r.ask.Seen, r.ask.Want = total, seen, more", "r.ask.Spent, r.ask.Want = total, more"},
 	{"no look at the deadline", "lease.go", "age >= v.span {", "age < 0 {"},

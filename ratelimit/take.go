@@ -27,19 +27,19 @@ func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask, states []St
 	for range attempts {
 		sent := l.now()
 		if err := ledger.Lease(ctx, c.asks[:], c.grants[:]); err != nil {
-			return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
+			return Decision{}, err
 		}
 		switch {
 		case g.Status == Denied:
 			return decision(g), nil
 		case g.Status != Granted:
-			return Decision{}, undecided(ask, g)
+			return Decision{}, undecided(g)
 		case elapsed(sent, l.now()) < Less2Drift(g.Admit):
 			return decision(g), nil
 		}
 		l.stats.Burnt.Add(uint64(g.Taken)) // see holder.serve
 	}
-	return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, ErrLate)
+	return Decision{}, ErrLate
 }
 
 func (l *Limiter) put(c *call) {
@@ -57,12 +57,19 @@ func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 	if !done {
 		d, err = l.peekThere(ctx, ask, held)
 	}
-	if err == nil || !l.fallsBack(ctx, ask, err) {
-		return d, err
+	if l.fallsBack(ctx, ask, err) {
+		d, err = peek(ctx, l.local, ask, 0)
+		d.Degraded = DegradedLocal
 	}
-	d, err = peek(ctx, l.local, ask, 0)
-	d.Degraded = DegradedLocal
-	return d, err
+	return d, about(ask, err)
+}
+
+// about says whose limit could not be decided.
+func about(ask *Ask, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("limit of key %s: %w", ask.Key, err)
 }
 
 // peekHere answers from a lease or from memory, if Decide would; held is what is
@@ -75,7 +82,7 @@ func (l *Limiter) peekHere(ask *Ask) (d Decision, held int64, err error, done bo
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if oldest := max(h.stopped, h.version()); ask.Version < oldest {
-		return d, 0, fmt.Errorf("limit of key %s: %w", ask.Key, &StoppedError{Version: oldest}), true
+		return d, 0, &StoppedError{Version: oldest}, true
 	}
 	cost := max(1, ask.Cost)
 	if le := h.lease.Load(); le != nil && le.terms.Load().same(ask) {
@@ -103,10 +110,10 @@ func peek(ctx context.Context, ledger Ledger, ask *Ask, held int64) (Decision, e
 	a := request(ask)
 	g, err := ledger.Peek(ctx, a)
 	if err != nil {
-		return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
+		return Decision{}, err
 	}
 	if g.Status != Denied && g.Status != Granted {
-		return Decision{}, undecided(ask, &g)
+		return Decision{}, undecided(&g)
 	}
 	for i := range g.Limits {
 		g.Limits[i].Remaining += held
@@ -130,17 +137,17 @@ func request(ask *Ask) Ask {
 }
 
 // undecided is the error for an answer that is neither yes nor no.
-func undecided(ask *Ask, g *Grant) error {
-	err := fmt.Errorf("unexpected status %d", g.Status)
+func undecided(g *Grant) error {
 	switch g.Status {
 	case Stopped:
-		err = &StoppedError{Version: g.Version}
+		return &StoppedError{Version: g.Version}
 	case Stale:
-		err = ErrStale
+		return ErrStale
 	case Lost:
-		err = &LostError{RetryAfter: retryAfter(g.Limits)}
+		return &LostError{RetryAfter: retryAfter(g.Limits)}
+	default:
+		return fmt.Errorf("unexpected status %d", g.Status)
 	}
-	return fmt.Errorf("limit of key %s: %w", ask.Key, err)
 }
 
 func decision(g *Grant) Decision {

@@ -15,11 +15,14 @@ type Harness struct {
 	Ledger interface {
 		ratelimit.Ledger
 		ratelimit.Stopper
+		ratelimit.Settler
 	}
 	// Advance moves the ledger's clock, which stands still otherwise.
 	Advance func(time.Duration)
 	// Holders is the number of keys and organizations that something is kept of.
 	Holders func() int
+	// Lose has the ledger find that what it knows may not be all.
+	Lose func()
 }
 
 // Run runs the contract; open is called once or more per test.

@@ -269,7 +269,7 @@ func TestSameGrantsAsMemory(t *testing.T) {
 			w := b.world(t)
 			var sum coverage
 			rapid.Check(t, func(rt *rapid.T) {
-				w.do("FLUSHDB")
+				w.reset()
 				p := newPair(w.Ledger, time.UnixMicro(start))
 				step := rapid.SampledFrom([]int{0, 1, 977}).Draw(rt, "µs per decision")
 				w.do("MSET", nowKey, start, stepKey, step)
@@ -304,7 +304,7 @@ func TestSameGrantsAsMemoryInRealTime(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v", err)
 		}
-		s := newSequence(rt, newPair(New(client), now))
+		s := newSequence(rt, newPair(used(t, client), now))
 		for i := range s.limits {
 			s.limits[i].Per = time.Second
 		}

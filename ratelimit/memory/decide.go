@@ -35,29 +35,38 @@ type step struct {
 	holders []*holder // the distinct ones, in order of first use
 }
 
-// stale answers an ask that goes by an older policy than the last one about any
-// of its budgets.
-func (s *step) stale(clock int64) bool {
-	rules := int64(0)
-	for _, h := range s.holders {
-		rules, clock = max(rules, h.rules), max(clock, h.hwm)
-	}
-	if s.ask.Stored || rules <= s.ask.Rules {
-		return false
-	}
-	*s.grant = ratelimit.Grant{Status: ratelimit.Stale, Now: time.UnixMicro(clock), Version: rules, Limits: s.grant.Limits[:0]}
-	return true
-}
-
-// begin brings all holders of the ask to one present: the clock's, or the
-// latest at which one of them was decided about. Only then does it make the
-// budgets that are missing and set their terms, so that what has ended by the
-// former policy has ended, whether or not anybody looked in between.
-func (s *step) begin(clock int64) error {
+// present brings all holders of the ask to one present: the clock's, or the
+// latest at which one of them was decided about.
+func (s *step) present(clock int64) {
 	s.now, s.admit = clock, callTimeout
 	for _, h := range s.holders {
 		s.now = max(s.now, h.hwm)
 	}
+	for _, h := range s.holders {
+		h.advance(s.now)
+	}
+}
+
+// stale answers an ask that goes by an older policy than the last one about any
+// of its budgets. Of what is over, nobody need know by which policy it was.
+func (s *step) stale() bool {
+	rules := int64(0)
+	for _, h := range s.holders {
+		if !h.empty() {
+			rules = max(rules, h.rules)
+		}
+	}
+	if s.ask.Stored || rules <= s.ask.Rules {
+		return false
+	}
+	*s.grant = ratelimit.Grant{Status: ratelimit.Stale, Now: time.UnixMicro(s.now), Version: rules, Limits: s.grant.Limits[:0]}
+	return true
+}
+
+// begin makes the budgets that are missing and sets their terms, now that what
+// has ended by the former policy has ended, whether or not anybody looked in
+// between.
+func (s *step) begin() error {
 	for k := range s.places {
 		if l := &s.ask.Limits[k]; l.Per == 0 && !l.Concurrent {
 			if _, _, _, ok := l.Present(s.now); !ok {
@@ -66,7 +75,9 @@ func (s *step) begin(clock int64) error {
 		}
 	}
 	for _, h := range s.holders {
-		h.advance(s.now)
+		if h.empty() {
+			h.rules = 0
+		}
 		h.tidy(s.ask)
 	}
 	for k := range s.places {
@@ -89,11 +100,12 @@ func (s *step) place(k int) {
 	p, l := &s.places[k], &s.ask.Limits[k]
 	p.tau, p.lost = l.LeaseTime().Microseconds(), 0
 	t := term{per: l.Per.Microseconds()}
+	p.begin = 1 << 62
 	if l.Per == 0 && !l.Concurrent {
 		p.begin, t.end, t.next, _ = l.Present(s.now)
 	}
 	p.i = p.h.index(l.Name)
-	if p.i < 0 || s.ask.Rules >= p.h.rules || p.budget().calendar() && p.budget().end <= s.now {
+	if p.i < 0 || s.ask.Rules >= p.h.rules || p.h.unused(p.i, s.now) {
 		p.i = p.h.add(s.now, l.Name, t)
 		p.budget().quota = l.Quota
 	}

@@ -172,6 +172,12 @@ func (h *holder) reopen(id string, spent int64) {
 	}
 }
 
+// unused says that nothing depends on the terms that a budget has.
+func (h *holder) unused(i int, now int64) bool {
+	b := &h.budgets[i]
+	return len(h.sessions) == 0 && len(b.entries) == 0 || b.calendar() && b.end <= now
+}
+
 // empty says that nothing is charged, nor need be remembered: a correction that
 // returned all there was might come again.
 func (h *holder) empty() bool {

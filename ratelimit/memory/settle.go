@@ -44,7 +44,8 @@ func (sh *shard) settle(clock int64, a *ratelimit.Ask, r *ratelimit.Reservation,
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, &g
-	err := sh.step.begin(clock)
+	sh.step.present(clock)
+	err := sh.step.begin()
 	if err == nil {
 		err = sh.step.settle(r, actual)
 	}

@@ -35,9 +35,10 @@ func (sh *shard) lease(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, lostAt
+	sh.step.present(clock)
 	var err error
-	if !sh.step.stale(clock) {
-		if err = sh.step.begin(clock); err == nil {
+	if !sh.step.stale() {
+		if err = sh.step.begin(); err == nil {
 			sh.step.lease()
 		}
 	}
@@ -77,10 +78,10 @@ func (sh *shard) peek(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant)
 		}
 		s.places = append(s.places, place{h: s.holders[n]})
 	}
-	if s.stale(clock) {
+	if s.present(clock); s.stale() {
 		return nil
 	}
-	if err := s.begin(clock); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
 	s.peek()

@@ -194,6 +194,16 @@ local function advance(h, now)
   while series[1] and series[1][UNTIL] <= now do remove(series, 1) end
 end
 
+-- empty says that nothing is charged, nor need be remembered: a correction that
+-- returned all there was might come again.
+local function empty(h)
+  if h[SESSIONS][1] or h[CORRECTIONS][1] then return false end
+  for _, b in ipairs(h[BUDGETS]) do
+    if b[LIST][1] then return false end
+  end
+  return true
+end
+
 -- tidy forgets limits that nothing is charged to and that are not asked about;
 -- not while there are sessions, which will be charged to those present. What is
 -- left out of a value here and not written needs no writing: it would be left out
@@ -329,14 +339,20 @@ if mark and mode ~= SETTLE then
   if stopped > version then return {STOPPED, 0, 0, 0, clock, stopped, 0, 0} end
 end
 
--- All holders move to one present, never back.
+-- All holders move to one present, never back. Of what is over, nobody need know
+-- by which policy it was.
 local holders, now, newest = {}, clock, 0
 for i = 3, #KEYS do
   local h, exists = load(KEYS[i])
   if not h then return redis.error_reply('DAMAGED ' .. KEYS[i]) end
   h.key, h.exists, h.asked = KEYS[i], exists, {}
   holders[i - 2] = h
-  now, newest = max(now, h[HWM]), max(newest, h[RULES])
+  now = max(now, h[HWM])
+end
+for _, h in ipairs(holders) do
+  advance(h, now)
+  if empty(h) then h[RULES] = 0 end
+  newest = max(newest, h[RULES])
 end
 if newest > rules and stored == 0 and mode ~= SETTLE then
   return {STALE, 0, 0, 0, now, newest, 0, 0}
@@ -369,16 +385,13 @@ for k = 1, #ARGV - 3 do
   end
   places[k] = p
 end
-for _, h in ipairs(holders) do
-  advance(h, now)
-  tidy(h, h.asked)
-end
+for _, h in ipairs(holders) do tidy(h, h.asked) end
 -- The terms are the ask's, or those that a newer policy has brought, which the ask
--- then accepts.
+-- then accepts, unless nothing depends on them.
 local lost = false
 for _, p in ipairs(places) do
   local b = find(p.holder, p.name)
-  if not b or rules >= p.holder[RULES] or b[PER] == 0 and b[END] <= now then
+  if not b or rules >= p.holder[RULES] or not p.holder[SESSIONS][1] and not b[LIST][1] or b[PER] == 0 and b[END] <= now then
     b = budget(p.holder, p.name, p.per, p.ends, p.after, now)
     if b[QUOTA] ~= p.quota then b[QUOTA], p.holder.changed = p.quota, true end
   end
@@ -507,7 +520,7 @@ local function correct(h)
       charge(b, till(b, now), -back)
     elseif p.holder == h and back > 0 and when + SETTLE_WITHIN > now and when <= now then
       local from, last = till(b, when), leased(h) > 0 and till(b, now) or UNBOUNDED
-      if from > now and (b[PER] ~= 0 or when >= p.begin) then refund(b, from, last, back) end
+      if from > now and (b[PER] ~= 0 or p.begin and when >= p.begin) then refund(b, from, last, back) end
     end
   end
   if at then remove(h[CORRECTIONS], at) end

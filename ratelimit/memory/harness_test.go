@@ -110,6 +110,16 @@ func (a admissions) most(per int64) (most int64) {
 	return most
 }
 
+// mostOf is the largest number admitted in any of the periods [k·period, (k+1)·period).
+func (a admissions) mostOf(period int64) (most int64) {
+	sums := map[int64]int64{}
+	for _, e := range a {
+		sums[e.until/period] += e.count
+		most = max(most, sums[e.until/period])
+	}
+	return most
+}
+
 // since is the number admitted in (now-per, now].
 func (a admissions) since(now, per int64) (sum int64) {
 	for _, e := range a {

@@ -125,6 +125,9 @@ type Decision struct {
 	RetryAfter time.Duration
 	// Limits has one state for each limit asked, in the order asked.
 	Limits []State
+	// At is the ledger's time at or before the request was charged; zero where
+	// that cannot be corrected later, see [Settling].
+	At time.Time
 	// Degraded says, in a word fit for a metric label, why a decision is
 	// weaker than the promise; empty in normal operation.
 	Degraded string

@@ -100,7 +100,7 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask) (Decision, error) {
 	}
 	l.degraded.Add(1)
 	d, err = l.take(ctx, l.local, ask)
-	d.Degraded = DegradedLocal
+	d.Degraded, d.At = DegradedLocal, time.Time{}
 	return d, err
 }
 
@@ -226,7 +226,7 @@ func undecided(ask *Ask, g *Grant) error {
 }
 
 func decision(g *Grant) Decision {
-	d := Decision{Allowed: g.Status == Granted, Limits: g.Limits}
+	d := Decision{Allowed: g.Status == Granted, Limits: g.Limits, At: g.Now}
 	for i := range g.Limits {
 		if s := &g.Limits[i]; s.Violated && s.RetryAfter > d.RetryAfter {
 			d.RetryAfter = s.RetryAfter

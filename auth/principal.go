@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"keygate/internal/keys"
@@ -64,8 +66,9 @@ type Principal struct {
 	Secret       *keys.Secret
 	Organization *keys.Organization
 	// Plan is the one that applies, overrides included, its limits held by this
-	// key; PlanKnown is false where the policy no longer has the one that was
-	// stored and the default stands in.
+	// key or by its organization; PlanKnown is false where the policy no longer has
+	// the one that was stored and the default stands in. Calendar quotas are
+	// without their periods: see Limits.
 	Plan      keys.Plan
 	PlanKnown bool
 	// LimitPolicy is the value of RateLimit-Policy, shared like Identity; nil
@@ -74,6 +77,10 @@ type Principal struct {
 	// Identity are the headers that tell the upstream who calls. The slices
 	// are shared: a header map may hold them, nobody may write to them.
 	Identity []Header
+
+	// limits are the plan's with the periods of the time when they were last asked
+	// for; nil where none is a calendar quota.
+	limits *atomic.Pointer[[]ratelimit.Limit]
 
 	policy *keys.Policy
 	space  *keys.Space // the one that the key is restricted to
@@ -238,11 +245,40 @@ func (p *Principal) setTerms() (err error) {
 	if p.Plan, p.PlanKnown, err = p.policy.Terms(*p.Organization, *p.Key); err != nil {
 		return err
 	}
-	p.Plan.Limits = p.Plan.LimitsOf(p.Key.ID)
+	p.Plan.Limits = p.Plan.LimitsOf(p.Organization.ID, p.Key.ID)
+	if slices.ContainsFunc(p.Plan.Limits, func(l ratelimit.Limit) bool { return l.Period != ratelimit.NoPeriod }) {
+		p.limits = new(atomic.Pointer[[]ratelimit.Limit])
+	}
 	if len(p.Plan.Limits) > 0 {
 		p.LimitPolicy = []string{string(ratelimit.AppendPolicy(nil, p.Plan.Limits))}
 	}
 	return nil
+}
+
+// Limits are those of the plan, calendar quotas with the period that now is in.
+// They are shared, and computed once for each period.
+func (p *Principal) Limits(now time.Time) []ratelimit.Limit {
+	if p.limits == nil {
+		return p.Plan.Limits
+	}
+	if held := p.limits.Load(); held != nil && allContain(*held, now) {
+		return *held
+	}
+	limits := slices.Clone(p.Plan.Limits)
+	for i := range limits {
+		limits[i] = limits[i].In(now)
+	}
+	p.limits.Store(&limits)
+	return limits
+}
+
+func allContain(limits []ratelimit.Limit, now time.Time) bool {
+	for i := range limits {
+		if !limits[i].Contains(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // access caps what the key was given by what its owner holds.

@@ -78,8 +78,6 @@ func TestExampleIsRefusedForWhatIsNotSupportedYet(t *testing.T) {
 	}
 	want := []string{
 		"upstreams.vault.targets[1]", "upstreams.vault.balance", "upstreams.vault.health", "upstreams.vault.timeouts",
-		"plans.metered.limits[1].shared", "plans.metered.limits[2].per", "plans.metered.limits[2].timezone",
-		"routes[1].cost",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -91,15 +89,22 @@ func TestSupportedPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	zurich, err := time.LoadLocation("Europe/Zurich")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(map[string]keys.Plan{
 		"free":       {Name: "free", MaxKeys: 3, Limits: []ratelimit.Limit{{Name: "minute", Quota: 50, Per: time.Minute}}},
 		"starter":    keys.BuiltinPlans()["starter"],
 		"pro":        keys.BuiltinPlans()["pro"],
 		"enterprise": {Name: "enterprise", MaxKeys: keys.Unlimited},
 		"metered": {Name: "metered", MaxKeys: 0, Limits: []ratelimit.Limit{
-			{Name: "burst", Quota: 20, Per: time.Second}, {Name: "day", Quota: 600, Per: 24 * time.Hour},
-		}},
-	}, p.Keys.Plans); diff != "" {
+			{Name: "burst", Quota: 20, Per: time.Second},
+			{Name: "day", Quota: 600, Per: 24 * time.Hour, Shared: true},
+			{Name: "month", Quota: 100000, Period: ratelimit.Month, Zone: zurich},
+			{Name: "utc", Quota: 9000, Period: ratelimit.Day},
+		}, Concurrent: 10},
+	}, p.Keys.Plans, cmp.Comparer(func(a, b *time.Location) bool { return a.String() == b.String() })); diff != "" {
 		t.Errorf("plans (-want +got)\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string][]string{
@@ -136,13 +141,13 @@ func TestSupportedPolicy(t *testing.T) {
 	}
 	want := []route.Rule{
 		{Upstream: "vault", Permissions: []string{"database:read"}, Need: need("database:read")},
-		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read")},
+		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read"), Cost: route.Cost{Reserve: 5}},
 		{
 			Upstream: "vault", Permissions: []string{"collections:read"}, Need: need("collections:read"),
 			Organization: &route.Binding{Source: route.FromHeader, Name: "X-Organization"},
 			Space:        &route.Binding{Source: route.FromPath, Name: "space"},
 		},
-		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}},
+		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}, Cost: route.Cost{Reserve: 5, Max: 20, Header: "X-Cost"}},
 		{Upstream: "vault", Any: true, Space: &route.Binding{Source: route.FromPath, Name: "rest"}},
 		{Upstream: "vault", Public: &route.Budget{Requests: 60, Per: time.Minute}},
 	}

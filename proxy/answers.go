@@ -153,15 +153,32 @@ func (x *exchange) overLimit() *refusal {
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
-			bounds = append(bounds, fmt.Sprintf("%d requests per %s", state.Quota, spell(x.ask.Limits[i].Per)))
+			bounds = append(bounds, bound(state.Quota, &x.ask.Limits[i]))
 		}
 	}
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("The plan %q allows %s for each key, and that is used up. Wait %s before the next request, or ask for a larger plan.",
+		Detail: fmt.Sprintf("The plan %q allows %s, and that is used up. Wait %s before the next request, or ask for a larger plan.",
 			x.principal.Plan.Name, strings.Join(bounds, " and "), spell(time.Duration(wait)*time.Second)),
 		ViolatedPolicies: names,
 	}}
+}
+
+// bound says what a limit allows, and whom.
+func bound(quota int64, l *ratelimit.Limit) string {
+	whom := "for each key"
+	if l.Shared {
+		whom = "for all keys of the organization together"
+	}
+	return fmt.Sprintf("%d requests per %s %s", quota, span(l.Terms()), whom)
+}
+
+// span writes what a limit counts in for people: "1 minute", "month (Europe/Zurich)".
+func span(per, zone string) string {
+	if d, err := time.ParseDuration(per); err == nil {
+		return spell(d)
+	}
+	return fmt.Sprintf("calendar %s (%s)", per, zone)
 }
 
 func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {

@@ -149,6 +149,7 @@ func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
 // modifyResponse adds what keygate says about an admitted request.
 func (x *exchange) modifyResponse(res *http.Response) error {
 	x.upstream = x.proxy.now().Sub(x.sent)
+	x.settle(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
 	}

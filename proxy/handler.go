@@ -151,8 +151,8 @@ func (x *exchange) askFor(known int64) {
 		Version:      max(key.Version, known),
 		Rules:        x.policy.keys.Rules,
 		Open:         plan.Outage.Open,
-		Limits:       plan.Limits,
-		Cost:         1,
+		Limits:       x.principal.Limits(x.start),
+		Cost:         max(1, x.cost().Reserve),
 	}
 }
 

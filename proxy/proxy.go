@@ -18,11 +18,14 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but TrustedProxies and Me are required.
+// Options of a Proxy; all but Settling, TrustedProxies and Me are required.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
-	Format  keys.Format
+	// Settling corrects what requests were charged once their cost is known; nil:
+	// what was reserved stays.
+	Settling *ratelimit.Settling
+	Format   keys.Format
 	// Realm stands in WWW-Authenticate.
 	Realm string
 	// TrustedProxies are believed about the client's address, host and scheme.
@@ -41,6 +44,7 @@ type Options struct {
 type Proxy struct {
 	auth      *auth.Authenticator
 	limiter   *ratelimit.Limiter
+	settling  *ratelimit.Settling
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
@@ -58,6 +62,7 @@ func New(o Options) *Proxy {
 	p := &Proxy{
 		auth:      o.Auth,
 		limiter:   o.Limiter,
+		settling:  o.Settling,
 		format:    o.Format,
 		realm:     o.Realm,
 		trusted:   o.TrustedProxies,

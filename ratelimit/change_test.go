@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keygate/ratelimit"
+	"keygate/ratelimit/memory"
 )
 
 // Changed limits bring nothing back that was spent, and free what is leased.
@@ -94,19 +95,75 @@ func TestTrapLost(t *testing.T) {
 	if l.Counts().Held.Load() != 1 {
 		t.Fatal("not counted")
 	}
+	// A lease that the ledger still knows is charged, and goes on.
 	l.cost = 0
-	if _, _, w, _ := l.Request(l.ask()); w == nil {
-		t.Fatal("the lease is spent on")
+	l.advance(-10 * time.Second)
+	if d, err, _, _ := l.Request(l.ask()); err != nil || !d.Allowed {
+		t.Fatal("the lease is not spent")
 	}
 }
 
-// A newer policy is in use elsewhere.
+// A newer policy is in use elsewhere: whoever goes by an older one is told, and
+// costs no further trip.
 func TestTrapStale(t *testing.T) {
 	l := newLine(t, minute(1000))
 	_, _, w, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
-	l.Receive("key_a", r, &ratelimit.Grant{Status: ratelimit.Stale, Now: l.clock.now()})
+	l.Receive("key_a", r, &ratelimit.Grant{Status: ratelimit.Stale, Version: 3, Now: l.clock.now()})
 	if _, err, _ := ratelimit.Answer(w); !errors.Is(err, ratelimit.ErrStale) || l.Counts().Stale.Load() != 1 {
 		t.Fatal(err)
+	}
+	if _, err, w, _ := l.Request(l.ask()); w != nil || !errors.Is(err, ratelimit.ErrStale) {
+		t.Fatal(err)
+	}
+	newer := l.ask()
+	newer.Rules = 3
+	if _, _, w, _ := l.Request(newer); w == nil {
+		t.Fatal("the newer policy is not asked about")
+	}
+}
+
+// Requests that go by an older policy are decided by the limits of the newer one,
+// which the ledger keeps, and somebody is told.
+func TestStalePolicy(t *testing.T) {
+	ledger := memory.New(memory.Options{})
+	newer := asking(minute(2))
+	newer.Rules = 2
+	told := 0
+	elsewhere := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: ledger})
+	here := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: ledger, Stale: func() { told++ }})
+	if d, err := elsewhere.Decide(t.Context(), newer, nil); err != nil || !d.Allowed {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	older := asking(minute(1000))
+	older.Rules = 1
+	for i, want := range []bool{true, false} {
+		p, err := here.Peek(t.Context(), older)
+		if err != nil || p.Allowed != want || p.Limits[0].Quota != 2 {
+			t.Errorf("peek %d: %+v, %v", i, p, err)
+		}
+		if d, err := here.Decide(t.Context(), older, nil); err != nil || d.Allowed != want || d.Limits[0].Quota != 2 {
+			t.Errorf("request %d: %+v, %v", i, d, err)
+		}
+	}
+	if told != 2 {
+		t.Errorf("told %d times", told)
+	}
+}
+
+// A lease of a calendar quota ends with the period: with a deadline of τ across
+// its end 256 requests were admitted on the old period.
+func TestTrapEndOfAPeriod(t *testing.T) {
+	l := newLine(t, ratelimit.Limit{Name: "day", Holder: "key_a", Quota: 1000, Period: ratelimit.Day})
+	l.limits[0] = l.limits[0].In(l.clock.now())
+	l.advance(l.limits[0].End.Sub(l.clock.now()) - time.Second)
+	l.leased()
+	l.advance(time.Second)
+	if _, _, _, live := l.Lease("key_a"); live {
+		t.Fatal("the lease goes on in the next period")
+	}
+	l.limits = []ratelimit.Limit{l.limits[0].In(l.clock.now())}
+	if n := l.get(1000); n != 1000 || l.left() != 0 {
+		t.Fatalf("%d of the new period's 1000 were admitted, %d are left", n, l.left())
 	}
 }

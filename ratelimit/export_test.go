@@ -91,7 +91,7 @@ func (r *Replica) Fail(key string, rd *Round, err error) { r.holder(key).fail(&r
 func (r *Replica) Tick(key string) (send bool, after time.Duration) {
 	h := r.holder(key)
 	if h.terms == nil {
-		return false, calendarLease
+		return false, maxLease
 	}
 	send, after, _ = h.tick(&r.client)
 	return send, after

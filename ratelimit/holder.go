@@ -65,12 +65,13 @@ type holder struct {
 	demand  demand
 	opening string // see successor
 	opened  time.Time
-	stopped int64     // asks for a lower version are not worth a trip
-	used    time.Time // last seen spending or asking
-	asked   time.Time // last ask on behalf of the lease,
-	told    int64     // and the spending it reported
-	slot    int       // in the schedule, from 1; 0: none. The schedule's lock guards it
-	due     time.Duration
+	// Asks for a lower version or an older policy than these are not worth a trip.
+	stopped, newest int64
+	used            time.Time // last seen spending or asking
+	asked           time.Time // last ask on behalf of the lease,
+	told            int64     // and the spending it reported
+	slot            int       // in the schedule, from 1; 0: none. The schedule's lock guards it
+	due             time.Duration
 }
 
 // A waiter is a request for which this replica holds nothing.
@@ -105,7 +106,7 @@ func (h *holder) spend(c *client, a *Ask, cost int64, states []State) (d Decisio
 		}
 		return d, false, false
 	}
-	d = Decision{Allowed: true, Limits: v.show(states[:0], total, age)}
+	d = Decision{Allowed: true, Limits: v.show(states[:0], total, age), At: v.now}
 	return d, total >= v.renew && total-cost < v.renew, true
 }
 
@@ -140,6 +141,10 @@ func (h *holder) join(c *client, a *Ask, cost int64, w *waiter) (waits bool) {
 	now := c.now()
 	if oldest := max(h.stopped, h.version()); a.Version < oldest {
 		w.err = &StoppedError{Version: oldest}
+		return false
+	}
+	if a.Rules < h.newest {
+		w.err = ErrStale
 		return false
 	}
 	if w.terms, w.err = h.adopt(c, a, now); w.err != nil {

@@ -78,7 +78,7 @@ func TestInvariantsAreReached(t *testing.T) {
 		"units leased": leased, "units burnt": burnt, "leases given back": released, "denials remembered": remembered,
 		"renewals": renewals, "full windows": fullWindows, "keys stopped": stopped,
 	} {
-		if n < 50 {
+		if n < 30 {
 			t.Errorf("%d %s", n, name)
 		}
 	}

@@ -33,6 +33,7 @@ type view struct {
 	// states are the limits at that time, beside the lease: what it holds is no
 	// longer part of what they have left.
 	states []State
+	now    time.Time // the ledger's
 }
 
 const never = math.MaxInt64

@@ -21,6 +21,10 @@ type LimiterOptions struct {
 	// Holders bounds how many keys leases are held for; DefaultHolders by
 	// default. Requests of further ones are taken one by one.
 	Holders int
+	// Stale is called where a replica with a newer policy has used a budget: the
+	// policy should be read and registered again. Until then the limits that the
+	// ledger stores decide. It must not block.
+	Stale func()
 	// Alarm is told of every sign that the ledger lost what was spent. It is
 	// called while a request waits and must not block.
 	Alarm func(Loss)
@@ -39,6 +43,7 @@ type Limiter struct {
 	timeout  time.Duration
 	local    Ledger
 	start    time.Time
+	stale    func()
 	table    table
 	schedule schedule
 	courier  courier
@@ -54,10 +59,13 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	if o.Alarm == nil {
 		o.Alarm = func(Loss) {}
 	}
+	if o.Stale == nil {
+		o.Stale = func() {}
+	}
 	if o.Holders == 0 {
 		o.Holders = DefaultHolders
 	}
-	l := &Limiter{ledger: o.Ledger, timeout: o.Timeout, local: o.Local, start: o.Now()}
+	l := &Limiter{ledger: o.Ledger, timeout: o.Timeout, local: o.Local, start: o.Now(), stale: o.Stale}
 	l.now, l.alarm, l.names.prefix = o.Now, o.Alarm, newSessionNames()
 	l.release = l.courier.release
 	l.rouse = func(h *holder, after time.Duration) { l.schedule.set(h, l.sinceStart()+after) }
@@ -77,8 +85,8 @@ func NewLimiter(o LimiterOptions) *Limiter {
 // touching the ledger. The decision's states are appended to states[:0], which
 // may be nil: with memory enough, deciding allocates nothing as a rule.
 //
-// A [*StoppedError] means that the key must be read again, [ErrStale] that the
-// policy must be, and a [*LostError] when to try again. Any other error means
+// A [*StoppedError] means that the key must be read again, a [*LostError] says
+// when to try again. Any other error means
 // that the ledger could not be asked: the request can be neither admitted nor
 // said to be over its limits.
 func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (Decision, error) {
@@ -91,8 +99,8 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (Decisio
 	}
 	if l.fallsBack(ctx, ask, err) {
 		l.stats.Degraded.Add(1)
-		d, err = l.take(ctx, l.local, ask, states)
-		d.Degraded = DegradedLocal
+		d, err = l.take(ctx, l.local, ask, false, states)
+		d.Degraded, d.At = DegradedLocal, time.Time{}
 	}
 	return d, about(ask, err)
 }
@@ -140,9 +148,7 @@ func (l *Limiter) decideThere(ctx context.Context, ask *Ask, states []State) (De
 	h, waits := l.join(ask, w)
 	if h == nil {
 		l.stats.Crowded.Add(1)
-		d, err := l.take(ctx, l.ledger, ask, states)
-		l.countLate(err)
-		return d, err
+		return l.takeAlone(ctx, ask, false, states)
 	}
 	if waits && !l.await(ctx, h, w) {
 		err := ctx.Err()
@@ -152,6 +158,17 @@ func (l *Limiter) decideThere(ctx context.Context, ask *Ask, states []State) (De
 	d, err := w.decision, w.err
 	*w = waiter{done: w.done}
 	l.waiters.Put(w)
+	if errors.Is(err, ErrStale) {
+		l.stale()
+		return l.takeAlone(ctx, ask, true, states)
+	}
+	l.countLate(err)
+	return d, err
+}
+
+// takeAlone decides a request without a holder.
+func (l *Limiter) takeAlone(ctx context.Context, ask *Ask, stored bool, states []State) (Decision, error) {
+	d, err := l.take(ctx, l.ledger, ask, stored, states)
 	l.countLate(err)
 	return d, err
 }
@@ -173,7 +190,7 @@ func (l *Limiter) join(ask *Ask, w *waiter) (h *holder, waits bool) {
 		send := waits && !h.queued && h.round == nil
 		h.queued = h.queued || send
 		if made {
-			l.rouse(h, idleLeases*calendarLease)
+			l.rouse(h, idleLeases*maxLease)
 		}
 		h.mu.Unlock()
 		if send {

@@ -17,12 +17,14 @@ import (
 type mutation struct{ name, file, from, to string }
 
 var mutations = []mutation{
-	{"a lease is charged from its grant", "memory/holder.go", "h.charge(now, h.sessions[n].exp, left)", "h.charge(now, h.sessions[n].exp-150_000, left)"},
+	{"a lease is charged from its grant", "memory/holder.go", "h.charge(now, s.exp, left)", "h.charge(now, s.exp-150_000, left)"},
 	{"an ended session is revived", "memory/decide.go", "case !found && a.Spent == 0 && a.Seen == 0 && !a.Release:", "case !found && !a.Release:"},
 	{"the ledger does not look at Seen", "memory/decide.go", "case !found && a.Spent == 0 && a.Seen == 0 && !a.Release:", "case !found && a.Spent == 0 && !a.Release:"},
-	{"a lease lives for the longest of its limits", "memory/decide.go", "ttl = min(ttl, ratelimit.LeaseTime(l.Per).Microseconds())", "ttl = min(ttl, 5*ratelimit.LeaseTime(l.Per).Microseconds())"},
+	{"a lease lives for the longest of its limits", "memory/decide.go", "ttl = min(ttl, p.tau)", "ttl = min(ttl, 5*p.tau)"},
 	{"a session known with less is taken up", "memory/decide.go", "case same && a.Seen <= granted:", "case same && granted >= 0:"},
-	{"takes are charged from their booking", "memory/decide.go", "until := s.now + callTimeout + b.per", "until := s.now + b.per"},
+	{"a lease outlives the period of its quota", "memory/decide.go", "p.tau = min(p.tau, b.end-s.now)", "p.tau = max(p.tau, 0)"},
+	{"a take outlives the period of its quota", "memory/decide.go", "s.admit = min(s.admit, b.end-s.now)", "s.admit = max(s.admit, 0)"},
+	{"takes are charged from their booking", "memory/decide.go", "until := p.budget().until(s.now + s.admit)", "until := p.budget().until(s.now)"},
 	{"the replica sends no Seen", "round.go", "r.ask.Spent, r.ask.Seen, r.ask.Want = total, seen, more", "r.ask.Spent, r.ask.Want = total, more"},
 	{"no look at the deadline", "lease.go", "age >= v.span {", "age < 0 {"},
 	{"the clock is read before the compare-and-swap", "lease.go", "		total = int64(w) + cost\n", "		total = int64(w) + cost\n		early := now()\n		now = func() time.Time { return early }\n"},

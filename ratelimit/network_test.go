@@ -41,6 +41,7 @@ type world struct {
 	stops     map[string]stop     // by key
 	rules     int64
 	names     int
+	period    time.Duration // of calendar quotas, if there are any
 	keys      []string
 	terms     [][]ratelimit.Limit // by key, in full
 }
@@ -48,6 +49,7 @@ type world struct {
 // An account is a limit with what was admitted of it.
 type account struct {
 	ratelimit.Limit
+	period   time.Duration // of a calendar quota
 	admitted []admission
 }
 
@@ -130,17 +132,41 @@ func (w *world) setLimits() {
 		}
 		return ratelimit.Limit{Name: name, Quota: int64(quota * scale), Per: time.Duration(1+w.IntN(6)) * time.Second}
 	}
+	if quota := w.IntN(3); quota == 0 {
+		w.period = time.Duration(2+w.IntN(8)) * time.Second
+	}
 	own, org, second := limit("own", 40, 200), limit("org", 40, 300), limit("second", 100, 400)
 	for i := range 2 {
 		key := fmt.Sprint("key_", i)
 		w.keys = append(w.keys, key)
 		own.Holder, org.Holder, second.Holder = key, "org_a", key
+		if w.period > 0 { // the last one is a calendar quota
+			second.Per = 0
+		}
 		limits := []ratelimit.Limit{own, org, second}[:1+w.IntN(3)]
 		w.terms = append(w.terms, limits)
 		for _, l := range limits {
-			w.limits[l.Holder+l.Name] = &account{Limit: l}
+			w.limits[l.Holder+l.Name] = &account{Limit: l, period: w.period}
 		}
 	}
+}
+
+// inPeriod gives calendar quotas the period of a time.
+func (w *world) inPeriod(limits []ratelimit.Limit, at time.Time) []ratelimit.Limit {
+	for i := range limits {
+		if limits[i].Per == 0 {
+			l := slices.Clone(limits)
+			l[i].Start = at.Truncate(w.period)
+			l[i].End, l[i].NextEnd = l[i].Start.Add(w.period), l[i].Start.Add(2*w.period)
+			return l
+		}
+	}
+	return limits
+}
+
+// periods are the limits of a key as they are now.
+func (w *world) periods(k int) []ratelimit.Limit {
+	return w.inPeriod(w.terms[k], time.UnixMicro(w.now))
 }
 
 func (w *world) newReplica() *replica {
@@ -172,6 +198,11 @@ func (r *replica) clock() time.Time {
 	}
 	local := r.w.now + (r.w.now-epoch)*r.drift/1000
 	return time.UnixMicro(local)
+}
+
+// periods are the limits of a key as they are by the replica's clock.
+func (r *replica) periods(k int) []ratelimit.Limit {
+	return r.w.inPeriod(r.w.terms[k], time.UnixMicro(r.w.now+(r.w.now-epoch)*r.drift/1000))
 }
 
 // mayPause lets the process be stopped at its next look at the clock.
@@ -234,7 +265,9 @@ func (w *world) deliver(latest bool) {
 	}
 	grants := make([]ratelimit.Grant, 1)
 	if err := w.ledger.Lease(context.Background(), []ratelimit.Ask{m.ask}, grants); err != nil {
-		w.fail("%v", err)
+		if w.period == 0 { // else it came so late that its period is long over
+			w.fail("%v", err)
+		}
 		return
 	}
 	m.grant = grants[0]
@@ -313,7 +346,7 @@ func (w *world) giveUpOrEdge(r *replica, k int) {
 		r.giveUp()
 		return
 	}
-	a := ratelimit.Ask{Organization: "org_a", Key: w.keys[k], Version: ratelimit.MaxVersion, Limits: w.terms[k], Cost: 1}
+	a := ratelimit.Ask{Organization: "org_a", Key: w.keys[k], Version: ratelimit.MaxVersion, Rules: w.rules, Limits: w.periods(k), Cost: 1}
 	if g, err := w.ledger.Peek(context.Background(), a); err == nil {
 		w.now += micros(g.Limits[w.IntN(len(g.Limits))].NextUnit)
 	}

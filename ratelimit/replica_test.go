@@ -11,7 +11,7 @@ import (
 // request is one request of a key.
 func (r *replica) request(k int, cost int64) {
 	w, key := r.w, r.w.keys[k]
-	limits := w.terms[k]
+	limits := r.periods(k)
 	if r.rules%2 == 1 && len(limits) == 3 {
 		limits = limits[:2] // the policy lacks the third
 	}
@@ -25,9 +25,7 @@ func (r *replica) request(k int, cost int64) {
 	case waiter != nil:
 		r.waiting[waiter] = asked{key, cost, a}
 	case err != nil:
-		if stopped, ok := errors.AsType[*ratelimit.StoppedError](err); ok {
-			r.version[key] = stopped.Version // it reads the key again
-		}
+		r.learn(key, err)
 	case d.Allowed:
 		// The compare-and-swap came just before the last look at the clock.
 		if ends, known := w.expiry[session]; !known || r.entry >= ends {
@@ -37,6 +35,16 @@ func (r *replica) request(k int, cost int64) {
 		r.checkStates(&a, d)
 	default:
 		r.checkRecalled(denialOf{key, cost}, d)
+	}
+}
+
+// learn has the replica read again what it is told has changed.
+func (r *replica) learn(key string, err error) {
+	if stopped, ok := errors.AsType[*ratelimit.StoppedError](err); ok {
+		r.version[key] = max(r.version[key], stopped.Version)
+	}
+	if errors.Is(err, ratelimit.ErrStale) {
+		r.rules = r.w.rules
 	}
 }
 
@@ -112,12 +120,14 @@ func (r *replica) accepts(m *message, g *ratelimit.Grant) bool {
 	r.due[m.key] = r.due[m.key] || again
 	r.booked += g.Taken
 	var wait time.Duration
-	brief := time.Duration(1 << 60)
+	brief := 100 * time.Millisecond
 	for i, s := range g.Limits {
 		if s.Violated {
 			wait = max(wait, s.RetryAfter)
 		}
-		brief = min(brief, m.ask.Limits[i].Per/100)
+		if per := m.ask.Limits[i].Per; per > 0 {
+			brief = min(brief, per/100)
+		}
 	}
 	if wait > 0 {
 		held := refusal{ends: g.Now.UnixMicro() + micros(wait)}
@@ -140,9 +150,7 @@ func (r *replica) settleWaiters(m *message) {
 		delete(r.waiting, waiter)
 		switch {
 		case err != nil:
-			if stopped, ok := errors.AsType[*ratelimit.StoppedError](err); ok {
-				r.version[q.key] = max(r.version[q.key], stopped.Version)
-			}
+			r.learn(q.key, err)
 		case d.Allowed:
 			r.admit(&q.ask, q.cost, r.w.now)
 			r.checkStates(&q.ask, d)

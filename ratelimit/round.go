@@ -108,6 +108,7 @@ func (h *holder) receive(c *client, r *round, g *Grant) {
 		h.stop(c, r, g, now)
 	case Stale:
 		c.stats.Stale.Add(1)
+		h.newest = max(h.newest, g.Version)
 		h.refuse(c, r, ErrStale)
 	case Lost:
 		h.hold(c, r, g, now)
@@ -148,13 +149,13 @@ func (h *holder) stop(c *client, r *round, g *Grant, now time.Time) {
 	h.refuse(c, r, &StoppedError{Version: g.Version})
 }
 
-// hold answers while the ledger waits after a possible loss. What it may have
-// forgotten to be charged must not be spent.
+// hold answers while the ledger waits after a possible loss. A lease that it still
+// knows is charged, and may be spent; of one that it does not know it says so.
 func (h *holder) hold(c *client, r *round, g *Grant, now time.Time) {
 	c.stats.Held.Add(1)
-	h.forsake(c, now)
-	r.retired = false
+	h.settle(c, r, g, now)
 	h.keep(deny(r.terms, r.ask.Cost, g, r.sent, now), now)
+	r.retired = false // settle has seen to that
 	h.refuse(c, r, &LostError{RetryAfter: retryAfter(g.Limits)})
 }
 
@@ -187,7 +188,7 @@ func (h *holder) open(c *client, r *round, session string, g *Grant, now time.Ti
 		return
 	}
 	h.opening = ""
-	v := &view{granted: g.Leased, sent: r.sent, span: Less2Drift(g.TTL), states: append([]State(nil), g.Limits...)}
+	v := &view{granted: g.Leased, sent: r.sent, span: Less2Drift(g.TTL), states: append([]State(nil), g.Limits...), now: g.Now}
 	if h.lease.Load() != nil || c.closing.Load() || !v.live(now) || !h.terms.same(&r.ask) {
 		h.giveBack(c, r.terms, session, 0, g.Leased)
 		return
@@ -211,6 +212,7 @@ func extended(r *round, g *Grant) *view {
 		sent:    r.sent,
 		span:    max(former.span-elapsed(former.sent, r.sent), Less2Drift(g.TTL)),
 		states:  append([]State(nil), g.Limits...),
+		now:     g.Now,
 		renew:   renewAt(r.lease.spent(), max(former.granted, g.Leased), r.ask.Want),
 	}
 }
@@ -282,7 +284,7 @@ func (h *holder) serve(c *client, r *round, g *Grant, now time.Time) {
 			}
 		case booked:
 			c.stats.Taken.Add(uint64(cost))
-			w.answer(Decision{Allowed: true, Limits: passed(h.beside(w.states[:0], g, taken, now))}, nil)
+			w.answer(Decision{Allowed: true, Limits: passed(h.beside(w.states[:0], g, taken, now)), At: g.Now}, nil)
 		default:
 			if h.fits(c, w, r, g, now) {
 				again = append(again, w)
@@ -303,7 +305,7 @@ func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) b
 	var rest int64
 	if le != nil && le.terms.Load() == w.terms {
 		if v, total, age, o := le.spend(w.cost, c.now); o == spent {
-			w.answer(Decision{Allowed: true, Limits: v.show(w.states[:0], total, age)}, nil)
+			w.answer(Decision{Allowed: true, Limits: v.show(w.states[:0], total, age), At: v.now}, nil)
 			return false
 		} else if o == burnt {
 			c.stats.Burnt.Add(uint64(w.cost))

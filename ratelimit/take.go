@@ -2,7 +2,9 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 )
 
 // DegradedLocal is the Decision.Degraded of a replica that decided by itself.
@@ -17,11 +19,12 @@ type call struct {
 
 // take books one request at a ledger, without a holder: where this replica
 // decides by itself, and where there is no room for one more key.
-func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask, states []State) (Decision, error) {
+// stored has a ledger that has seen a newer policy decide by the limits of that.
+func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask, stored bool, states []State) (Decision, error) {
 	c := l.calls.Get().(*call)
 	defer l.put(c)
 	c.asks[0] = request(ask)
-	c.asks[0].Take = c.asks[0].Cost
+	c.asks[0].Take, c.asks[0].Stored = c.asks[0].Cost, stored
 	g := &c.grants[0]
 	g.Limits = states[:0]
 	for range attempts {
@@ -58,8 +61,8 @@ func (l *Limiter) Peek(ctx context.Context, ask *Ask) (Decision, error) {
 		d, err = l.peekThere(ctx, ask, held)
 	}
 	if l.fallsBack(ctx, ask, err) {
-		d, err = peek(ctx, l.local, ask, 0)
-		d.Degraded = DegradedLocal
+		d, err = peek(ctx, l.local, ask, 0, false)
+		d.Degraded, d.At = DegradedLocal, time.Time{}
 	}
 	return d, about(ask, err)
 }
@@ -103,11 +106,16 @@ func (l *Limiter) peekThere(ctx context.Context, ask *Ask, held int64) (Decision
 		ctx, cancel = context.WithTimeout(ctx, l.timeout)
 		defer cancel()
 	}
-	return peek(ctx, l.ledger, ask, held)
+	d, err := peek(ctx, l.ledger, ask, held, false)
+	if errors.Is(err, ErrStale) {
+		return peek(ctx, l.ledger, ask, 0, true)
+	}
+	return d, err
 }
 
-func peek(ctx context.Context, ledger Ledger, ask *Ask, held int64) (Decision, error) {
+func peek(ctx context.Context, ledger Ledger, ask *Ask, held int64, stored bool) (Decision, error) {
 	a := request(ask)
+	a.Stored = stored
 	g, err := ledger.Peek(ctx, a)
 	if err != nil {
 		return Decision{}, err
@@ -151,5 +159,5 @@ func undecided(g *Grant) error {
 }
 
 func decision(g *Grant) Decision {
-	return Decision{Allowed: g.Status == Granted, RetryAfter: retryAfter(g.Limits), Limits: g.Limits}
+	return Decision{Allowed: g.Status == Granted, RetryAfter: retryAfter(g.Limits), Limits: g.Limits, At: g.Now}
 }

@@ -90,6 +90,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Now: time.Now,
 	})
 	back.ledger.Alarm = lossAlarm(log)
+	outdated := make(chan struct{}, 1)
+	back.ledger.Stale = func() {
+		select {
+		case outdated <- struct{}{}:
+		default: // it is known already
+		}
+	}
 	limiter := ratelimit.NewLimiter(back.ledger)
 	cleanUp.add(inBackground(limiter.Run)) // gives back what it holds after the listeners have ended
 	gate := proxy.New(proxy.Options{
@@ -162,6 +169,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}))
 
+	var looked time.Time
 	for {
 		select {
 		case err := <-failed:
@@ -170,6 +178,11 @@ func Run(ctx context.Context, o Options) (err error) {
 			policy.reload(ctx)
 		case <-changed:
 			policy.reloadChanged(ctx)
+		case <-outdated: // another replica has a newer policy; this one may have it without knowing
+			if now := time.Now(); now.Sub(looked) >= outdatedEvery {
+				looked = now
+				policy.reloadChanged(ctx)
+			}
 		case <-ctx.Done():
 			health.draining.Store(true)
 			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))
@@ -256,6 +269,10 @@ func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, gate, man
 	log.Info("stopped")
 	return nil
 }
+
+// outdatedEvery is how often a policy is looked at again because a newer one is
+// in use elsewhere.
+const outdatedEvery = time.Second
 
 // adminDrain bounds the end of the management listener, whose requests are short.
 const adminDrain = 5 * time.Second

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"sync/atomic"
 	"time"
 
 	"keygate/ratelimit"
@@ -34,6 +35,7 @@ type Ledger struct {
 	now    func() time.Time
 	origin time.Time
 	seed   maphash.Seed
+	lostAt atomic.Int64 // when what was spent may have been lost; 0: it was not
 	shards [shards]shard
 }
 
@@ -66,7 +68,9 @@ func (l *Ledger) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratel
 		}
 	}
 	for i := range asks {
-		l.shard(&asks[i]).lease(l.clock(), &asks[i], &grants[i])
+		if err := l.shard(&asks[i]).lease(l.clock(), l.lostAt.Load(), &asks[i], &grants[i]); err != nil {
+			return fmt.Errorf("memory ledger: %w", err)
+		}
 	}
 	return nil
 }
@@ -80,9 +84,14 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
 	}
 	g := ratelimit.Grant{Limits: make([]ratelimit.State, 0, len(a.Limits))}
-	l.shard(&a).peek(l.clock(), &a, &g)
+	if err := l.shard(&a).peek(l.clock(), l.lostAt.Load(), &a, &g); err != nil {
+		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
+	}
 	return g, nil
 }
+
+// Lose says that what was spent before now may be missing.
+func (l *Ledger) Lose() { l.lostAt.Store(l.clock()) }
 
 // Holders is the number of keys and organizations that something is kept of.
 func (l *Ledger) Holders() int {

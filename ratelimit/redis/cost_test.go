@@ -82,7 +82,7 @@ func BenchmarkTake(b *testing.B) {
 			}
 			b.Run(name, func(b *testing.B) {
 				client := server.client(b)
-				l := New(client)
+				l := used(b, client)
 				charged(b, l, client, b.N, limits, charges)
 				if err := client.ConfigResetStat(context.Background()).Err(); err != nil {
 					b.Fatal(err)
@@ -109,7 +109,7 @@ func BenchmarkTake(b *testing.B) {
 
 // What the gateway spends on making one ask.
 func BenchmarkAsked(b *testing.B) {
-	s := newScript(leaseSource)
+	s := newScript(markerSource + leaseSource)
 	for _, limits := range []int{1, 4} {
 		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {
 			asks := takeOf(limits, 0)
@@ -125,7 +125,7 @@ func BenchmarkAsked(b *testing.B) {
 func BenchmarkDenied(b *testing.B) {
 	server := startBench(b)
 	client := server.client(b)
-	l := New(client)
+	l := used(b, client)
 	grants := make([]ratelimit.Grant, 1)
 	asks := takeOf(1, 0)
 	asks[0].Limits[0].Quota, asks[0].Limits[0].Per = 60, time.Hour

@@ -1,51 +1,74 @@
 -- One ask, decided in one step over all its limits: the ledger of docs/limits.md.
 --
--- KEYS[1]   the stop mark of the key
--- KEYS[2..] one value for each budget holder; one organization's, so in one slot
--- ARGV[1]   the numbers of the ask, then four of each limit; see "The ask"
+-- KEYS[1]   the stop mark of the key, KEYS[2] the marker of the hash tag
+-- KEYS[3..] one value for each budget holder; one organization's, so in one slot
+-- ARGV[1]   the numbers of the ask, then those of each limit; see "The ask"
 -- ARGV[2]   session, ARGV[3] next session; '' is none
 -- ARGV[4..] the names of the limits
--- Reply     status, taken, leased, ttl, now, version, others hold; then of each
---           limit remaining, next unit, retry after (0 not violated, -1 never fits)
+-- Reply     status, taken, leased, ttl, now, version, others hold, admit; then of
+--           each limit quota, remaining, next unit, retry after (0 not violated)
 --
 -- Times are microseconds, counts are units of cost: whole numbers below 2^53, up
 -- to which Lua's are exact. None is made text here: tostring keeps 14 digits.
 -- Everything is decided first and written last, one SET for each holder that
--- changed, so that an error on the way leaves all as it was.
+-- changed, so that an error on the way leaves all as it was. Only the marker is
+-- written at once.
 
 -- Before Redis 7 a script that has read the clock may write only after this.
 redis.replicate_commands()
 
-local DENIED, GRANTED, EXPIRED, STOPPED = 0, 1, 2, 3
-local FORMAT = 1       -- of the stored values
+local DENIED, GRANTED, EXPIRED, STOPPED, STALE, LOST = 0, 1, 2, 3, 4, 5
+local LEASE, PEEK, RELEASE, SETTLE = 0, 1, 2, 3
+local FORMAT = 2       -- of the stored values
 local CHARGES = 64     -- kept for one limit; above, neighbours are merged
+local CLOSED = 32      -- ended sessions of a calendar quota that can still be corrected
+local SERIES = 32      -- of corrections that a holder remembers
+local SETTLE_WITHIN = 300000000 -- µs after its booking a charge can be corrected downward
 local SLACK = 1000     -- ms that a value outlives its last charge
+local MAX_LEASE = 2000000 -- µs, of a window
+local LONGEST = 33 * 86400000000 -- µs, more than any calendar period
 local UNBOUNDED = 2 ^ 53
 local min, max, floor, insert, remove = math.min, math.max, math.floor, table.insert, table.remove
 
 -- ============================================================= What is stored
--- A holder is {FORMAT, hwm, budgets, sessions}, packed. hwm is the latest time
--- a change was decided at: the clock may be set back, the ledger's time is not.
-local HWM, BUDGETS, SESSIONS = 2, 3, 4
--- A budget is what was spent of one limit: {name, per, spent, charges}. charges
--- is flat, {until, count, until, count …} in the order of until: count units are
--- held until then. spent is the sum of the counts. The quota comes with the ask.
-local NAME, PER, SPENT, LIST = 1, 2, 3, 4
+-- A holder is {FORMAT, hwm, budgets, sessions, rules, series}, packed. hwm is the
+-- latest time a change was decided at: the clock may be set back, the ledger's
+-- time is not. rules is the number of the newest policy that asked.
+local HWM, BUDGETS, SESSIONS, RULES, CORRECTIONS = 2, 3, 4, 5, 6
+-- A budget is what was spent of one limit: {name, per, spent, charges, quota}, and
+-- for a calendar quota the present period's end, that of the next, and closed.
+-- per is 0 for a calendar quota, -1 for requests in flight, which are not charged.
+-- charges is flat, {until, count, until, count …} in the order of until: count
+-- units are held until then. spent is the sum of the counts. The quota comes with
+-- the ask; it is kept for those who go by an older policy. closed is flat too, {id,
+-- acked, rest, until …}: sessions that ended without a last word, and were charged
+-- their rest.
+local NAME, PER, SPENT, LIST, QUOTA, END, NEXT, ENDED = 1, 2, 3, 4, 5, 6, 7, 8
 -- A session is a lease: {id, granted, acked, exp}, in the order of exp. Of the
 -- granted units, acked were reported as spent and are charges; the others may
 -- be spent until exp. Both only grow: lost and repeated messages change nothing.
 local ID, GIVEN, ACKED, EXP = 1, 2, 3, 4
+-- A correction is {session, reserved, actual, until}: how far a series has come.
+local RESERVED, ACTUAL, UNTIL = 2, 3, 4
 
 local function left(s) return s[GIVEN] - s[ACKED] end
+
+-- leased is what all sessions of a holder may still spend.
+local function leased(h)
+  local sum = 0
+  for _, s in ipairs(h[SESSIONS]) do sum = sum + left(s) end
+  return sum
+end
 
 -- load reads a holder; nil if what is stored is not one.
 local function load(key)
   local raw = redis.pcall('GET', key)
-  if not raw then return {FORMAT, 0, {}, {}}, false end
+  if not raw then return {FORMAT, 0, {}, {}, 0, {}}, false end
   if type(raw) ~= 'string' then return nil end -- an error: another type of value
   local ok, h = pcall(cmsgpack.unpack, raw)
   if ok and type(h) == 'table' and h[1] == FORMAT and type(h[HWM]) == 'number'
-    and type(h[BUDGETS]) == 'table' and type(h[SESSIONS]) == 'table' then
+    and type(h[BUDGETS]) == 'table' and type(h[SESSIONS]) == 'table' and type(h[RULES]) == 'number' then
+    h[CORRECTIONS] = h[CORRECTIONS] or {}
     return h, true
   end
 end
@@ -53,25 +76,25 @@ end
 -- ==================================================================== Charges
 
 -- charge holds count units of b until the given time, which lies ahead.
-local function charge(b, till, count)
+local function charge(b, ends, count)
   local list = b[LIST]
   b[SPENT] = b[SPENT] + count
   local i = #list - 1
-  while i > 0 and list[i] > till do i = i - 2 end
-  if i > 0 and list[i] == till then
+  while i > 0 and list[i] > ends do i = i - 2 end
+  if i > 0 and list[i] == ends then
     list[i + 1] = list[i + 1] + count
     return
   end
-  insert(list, i + 2, till)
+  insert(list, i + 2, ends)
   insert(list, i + 3, count)
   if #list <= 2 * CHARGES then return end
   -- Too many: the one whose delay costs least, in units × time, moves into the
   -- next later one. Never into an earlier one: that would end it too soon.
-  local best, least, ends, held = 1, nil, list[1], list[2]
+  local best, least, at, held = 1, nil, list[1], list[2]
   for k = 3, #list - 1, 2 do
-    local cost = held * (list[k] - ends)
+    local cost = held * (list[k] - at)
     if not least or cost < least then best, least = k - 2, cost end
-    ends, held = list[k], list[k + 1]
+    at, held = list[k], list[k + 1]
   end
   list[best + 3] = list[best + 3] + list[best + 1]
   remove(list, best)
@@ -86,6 +109,61 @@ local function drop(b, now)
     n = n + 2
   end
   if n > 0 then b[LIST] = {unpack(list, n + 1)} end
+  local ended = b[ENDED]
+  for i = ended and #ended or 0, 4, -4 do
+    if ended[i] <= now then
+      for _ = 1, 4 do remove(ended, i - 3) end
+    end
+  end
+end
+
+-- till is when the charge of units ends that were spent at last, or may have been.
+local function till(b, last)
+  if b[PER] > 0 then return last + b[PER] end
+  if b[PER] < 0 then return last end
+  return last <= b[END] and b[END] or b[NEXT]
+end
+
+-- refund takes back up to n units of charges that were to end at from or later,
+-- the earliest first, but none that ends after last.
+local function refund(b, from, last, n)
+  local list, i = b[LIST], 1
+  while list[i] and list[i] <= last and n > 0 do
+    local back = list[i] >= from and min(n, list[i + 1]) or 0
+    list[i + 1], b[SPENT], n = list[i + 1] - back, b[SPENT] - back, n - back
+    if list[i + 1] == 0 then
+      remove(list, i)
+      remove(list, i)
+    else
+      i = i + 2
+    end
+  end
+end
+
+-- close remembers a session that was charged to the last unit.
+local function close(b, s, ends)
+  local ended = b[ENDED]
+  if #ended == 4 * CLOSED then
+    for _ = 1, 4 do remove(ended, 1) end
+  end
+  for _, v in ipairs({s[ID], s[ACKED], left(s), ends}) do insert(ended, v) end
+end
+
+-- reopen takes in the last word of a session that ended without it, once: what it
+-- did not spend is returned.
+local function reopen(h, id, spent)
+  for _, b in ipairs(h[BUDGETS]) do
+    local ended = b[ENDED] or {}
+    for i = 1, #ended, 4 do
+      if ended[i] == id then
+        local acked, rest, ends = ended[i + 1], ended[i + 2], ended[i + 3]
+        for _ = 1, 4 do remove(ended, i) end
+        refund(b, ends, UNBOUNDED, rest - min(rest, max(0, spent - acked)))
+        h.changed = true
+        break
+      end
+    end
+  end
 end
 
 -- spend charges units of a session that were spent at last, or may have been, to
@@ -93,7 +171,8 @@ end
 local function spend(h, now, last, count)
   h.changed = true
   for _, b in ipairs(h[BUDGETS]) do
-    if last + b[PER] > now then charge(b, last + b[PER], count) end
+    local ends = till(b, last)
+    if ends > now then charge(b, ends, count) end
   end
 end
 
@@ -102,11 +181,27 @@ end
 local function advance(h, now)
   h[HWM] = now
   for _, b in ipairs(h[BUDGETS]) do drop(b, now) end
-  local sessions = h[SESSIONS]
+  local sessions, series = h[SESSIONS], h[CORRECTIONS]
   while sessions[1] and sessions[1][EXP] <= now do
     local s = remove(sessions, 1)
-    if left(s) > 0 then spend(h, now, s[EXP], left(s)) end
+    if left(s) > 0 then
+      spend(h, now, s[EXP], left(s))
+      for _, b in ipairs(h[BUDGETS]) do
+        if b[PER] == 0 and till(b, s[EXP]) > now then close(b, s, till(b, s[EXP])) end
+      end
+    end
   end
+  while series[1] and series[1][UNTIL] <= now do remove(series, 1) end
+end
+
+-- empty says that nothing is charged, nor need be remembered: a correction that
+-- returned all there was might come again.
+local function empty(h)
+  if h[SESSIONS][1] or h[CORRECTIONS][1] then return false end
+  for _, b in ipairs(h[BUDGETS]) do
+    if b[LIST][1] then return false end
+  end
+  return true
 end
 
 -- tidy forgets limits that nothing is charged to and that are not asked about;
@@ -121,38 +216,70 @@ local function tidy(h, asked)
   end
 end
 
--- budget finds the budget of a limit, or makes it. A window that has changed
--- moves the end of every charge: a charge ends one window after its units may
--- have been admitted. What the former window let go is not brought back.
-local function budget(h, name, per, now)
-  for _, b in ipairs(h[BUDGETS]) do
-    if b[NAME] == name then
-      if b[PER] ~= per then
-        local list = b[LIST]
-        for i = 1, #list, 2 do list[i] = list[i] + per - b[PER] end
-        b[PER], h.changed = per, true
-        drop(b, now)
-      end
-      return b
+-- hold changes how long a budget holds what is charged. A window that has
+-- changed moves the end of every charge: a charge ends one window after its units
+-- may have been admitted. What the former window let go is not brought back. Of
+-- charges in a calendar period nobody knows when they were made: they count as
+-- made now, or in the period that is now.
+local function hold(b, per, ends, after, now)
+  local function move(at)
+    if b[PER] > 0 and per > 0 then return at + per - b[PER] end
+    if per > 0 then return now + per end
+    if b[PER] > 0 or b[END] <= now or at <= b[END] then return ends end
+    return after
+  end
+  local list, moved, ended = b[LIST], {}, b[ENDED]
+  for i = 1, #list, 2 do
+    local at, n = move(list[i]), #moved
+    if moved[n - 1] == at then
+      moved[n] = moved[n] + list[i + 1]
+    else
+      moved[n + 1], moved[n + 2] = at, list[i + 1]
     end
   end
-  local b = {name, per, 0, {}}
-  insert(h[BUDGETS], b)
-  h.changed = true
+  for i = 4, ended and #ended or 0, 4 do ended[i] = move(ended[i]) end
+  b[PER], b[LIST] = per, moved
+  if per == 0 then
+    b[END], b[NEXT], b[ENDED] = ends, after, ended or {}
+  else
+    b[END], b[NEXT], b[ENDED] = nil, nil, nil
+  end
+end
+
+local function find(h, name)
+  for _, b in ipairs(h[BUDGETS]) do
+    if b[NAME] == name then return b end
+  end
+end
+
+-- budget finds the budget of a limit, whose terms it sets, or makes it.
+local function budget(h, name, per, ends, after, now)
+  local b = find(h, name)
+  if not b then
+    b = {name, per, 0, {}, 0}
+    if per == 0 then b[END], b[NEXT], b[ENDED] = ends, after, {} end
+    insert(h[BUDGETS], b)
+    h.changed = true
+  elseif b[PER] ~= per or b[END] ~= (per == 0 and ends or nil) then
+    hold(b, per, ends, after, now)
+    drop(b, now)
+    h.changed = true
+  end
+  if per == 0 and b[NEXT] ~= after then b[NEXT], h.changed = after, true end
   return b
 end
 
 -- freed is when need more units are free than now, nil if never: a walk over
 -- charges and sessions in the order of their end.
 local function freed(p, need)
-  local list, sessions, per = p.budget[LIST], p.holder[SESSIONS], p.budget[PER]
-  local i, j, at = 1, 1, nil
+  local list, sessions, b = p.budget[LIST], p.holder[SESSIONS], p.budget
+  local i, j, at = 1, 1, 0
   while need > 0 do
     local s = sessions[j]
-    if list[i] and not (s and s[EXP] + per < list[i]) then
+    if list[i] and not (s and till(b, s[EXP]) < list[i]) then
       at, need, i = list[i], need - list[i + 1], i + 2
     elseif s then
-      if left(s) > 0 then at, need = s[EXP] + per, need - left(s) end
+      if left(s) > 0 then at, need = till(b, s[EXP]), need - left(s) end
       j = j + 1
     else
       return nil
@@ -195,9 +322,10 @@ local function give(h, id, n, now, ttl)
 end
 
 -- ==================================================================== The ask
--- late is D: until how long after now a taken unit may be admitted.
-local mode, version, spent, seen, take, want, cost, late, at = struct.unpack('<i8i8i8i8i8i8i8i8', ARGV[1])
-local peek, release = mode == 1, mode == 2
+-- late is D: until how long after now a taken unit may be admitted. when is that
+-- of the charges that are settled.
+local mode, version, rules, spent, seen, take, want, cost, late, open, stored, when, at =
+  struct.unpack('<i8i8i8i8i8i8i8i8i8i8i8i8', ARGV[1])
 local session, successor = ARGV[2], ARGV[3]
 
 local time = redis.call('TIME')
@@ -205,52 +333,95 @@ local clock = time[1] * 1000000 + time[2]
 
 -- A key that was changed since the asker read it gets nothing.
 local mark = redis.pcall('GET', KEYS[1])
-if mark then
+if mark and mode ~= SETTLE then
   local stopped = type(mark) == 'string' and tonumber(mark)
   if not stopped then return redis.error_reply('DAMAGED ' .. KEYS[1]) end
-  if stopped > version then return {STOPPED, 0, 0, 0, clock, stopped, 0} end
+  if stopped > version then return {STOPPED, 0, 0, 0, clock, stopped, 0, 0} end
 end
 
--- All holders move to one present, never back.
-local holders, now = {}, clock
-for i = 2, #KEYS do
+-- All holders move to one present, never back. Of what is over, nobody need know
+-- by which policy it was.
+local holders, now, newest = {}, clock, 0
+for i = 3, #KEYS do
   local h, exists = load(KEYS[i])
   if not h then return redis.error_reply('DAMAGED ' .. KEYS[i]) end
   h.key, h.exists, h.asked = KEYS[i], exists, {}
-  holders[i - 1] = h
+  holders[i - 2] = h
   now = max(now, h[HWM])
 end
--- Of each limit: which holder it is of, quota, window, and τ, how long a lease
--- of it may live.
+for _, h in ipairs(holders) do
+  advance(h, now)
+  if empty(h) then h[RULES] = 0 end
+  newest = max(newest, h[RULES])
+end
+if newest > rules and stored == 0 and mode ~= SETTLE then
+  return {STALE, 0, 0, 0, now, newest, 0, 0}
+end
+local lost_at = marked(KEYS[2], now, now, mode == PEEK)
+if not lost_at then return redis.error_reply('DAMAGED ' .. KEYS[2]) end
+
+-- Of each limit: which holder it is of, quota, per, and τ, how long a lease of it
+-- may live; of a calendar quota also the present period's beginning and end and
+-- the end of the next, of which one holds now. begin is that one's, later than now
+-- where it is not known.
 local places = {}
 for k = 1, #ARGV - 3 do
   local p = {}
   p.of, p.quota, p.per, p.tau, at = struct.unpack('<i8i8i8i8', ARGV[1], at)
   p.holder, p.name = holders[p.of], ARGV[k + 3]
   p.holder.asked[p.name] = true
+  if p.per == 0 then
+    local a, b, c
+    a, b, c, at = struct.unpack('<i8i8i8', ARGV[1], at)
+    if now < a then
+      p.begin, p.ends, p.after = a, a, b
+    elseif now < b then
+      p.begin, p.ends, p.after = a, b, c
+    elseif now < c then
+      p.begin, p.ends, p.after = b, c, c + LONGEST
+    else
+      return redis.error_reply('PERIOD ' .. p.name)
+    end
+  end
   places[k] = p
 end
-for _, h in ipairs(holders) do
-  advance(h, now)
-  tidy(h, h.asked)
+for _, h in ipairs(holders) do tidy(h, h.asked) end
+-- The terms are the ask's, or those that a newer policy has brought, which the ask
+-- then accepts, unless nothing depends on them.
+local lost = false
+for _, p in ipairs(places) do
+  local b = find(p.holder, p.name)
+  if not b or rules >= p.holder[RULES] or not p.holder[SESSIONS][1] and not b[LIST][1] or b[PER] == 0 and b[END] <= now then
+    b = budget(p.holder, p.name, p.per, p.ends, p.after, now)
+    if b[QUOTA] ~= p.quota then b[QUOTA], p.holder.changed = p.quota, true end
+  end
+  p.budget, p.quota = b, b[QUOTA]
+  if b[PER] > 0 then p.tau = min(floor(b[PER] / 5), MAX_LEASE) end
+  if b[PER] == 0 then
+    p.tau, late = min(p.tau, b[END] - now), min(late, b[END] - now)
+  elseif lost_at > 0 and open == 0 then
+    p.held = lost_at + max(0, b[PER]) + p.tau
+    if p.held > now then lost = true else p.held = nil end
+  end
 end
-for _, p in ipairs(places) do p.budget = budget(p.holder, p.name, p.per, now) end
+for _, h in ipairs(holders) do
+  if rules > h[RULES] then h[RULES], h.changed = rules, true end
+end
 
 -- measure fills in what every limit has left, negative once a quota was lowered,
 -- and returns the least of it.
 local function measure()
   local room = UNBOUNDED
   for _, p in ipairs(places) do
-    p.avail = p.quota - p.budget[SPENT]
-    for _, s in ipairs(p.holder[SESSIONS]) do p.avail = p.avail - left(s) end
+    p.avail = p.quota - p.budget[SPENT] - leased(p.holder)
     room = min(room, p.avail)
   end
   return room
 end
 
--- find looks a session up. It is the same only if every holder knows it with as
+-- known looks a session up. It is the same only if every holder knows it with as
 -- much granted: a limit that a new policy brought was not asked before.
-local function find(id)
+local function known(id)
   local granted, found, same = nil, false, true
   for _, h in ipairs(holders) do
     local s = lookup(h, id)
@@ -268,17 +439,22 @@ end
 -- whether it is there already, and whether the one asked about is gone. One that
 -- is not known, or known with less than its replica was given, is never taken up
 -- again: the replica may hold units of it that were charged and let go. Its
--- successor is opened instead.
+-- successor is opened instead. The last word of one that ended is taken in where
+-- its charge is still held.
 local function resume()
   if session == '' then return nil, false, false end
-  local granted, found, same = find(session)
+  local granted, found, same = known(session)
   if same and seen <= granted then
     for _, h in ipairs(holders) do report(h, lookup(h, session), now, spent) end
     return session, true, false
   end
-  if not found and spent == 0 and seen == 0 and not release then return session, false, false end
+  if mode == RELEASE then
+    for _, h in ipairs(holders) do reopen(h, session, spent) end
+  elseif not found and spent == 0 and seen == 0 then
+    return session, false, false
+  end
   if successor == '' then return nil, false, true end
-  granted, found, same = find(successor)
+  granted, found, same = known(successor)
   if found ~= same then return nil, false, true end
   return successor, same, true
 end
@@ -290,7 +466,7 @@ local function book(room)
   local n = min(take, room)
   n = n - n % cost
   for _, p in ipairs(places) do
-    charge(p.budget, now + late + p.per, n)
+    charge(p.budget, till(p.budget, now + late), n)
     p.holder.changed = true
     p.avail = p.avail - n
   end
@@ -299,18 +475,20 @@ end
 
 -- lease gives a session up to want units: no more than a twentieth of any quota
 -- and an equal share of what is left, but one request's cost in any case; all
--- limits or none. It returns what was given, all that was ever, and for how
--- long it may be spent; 0: the deadline stays.
-local function lease(id, known)
+-- limits or none. Of requests in flight it is the share alone: they come back. It
+-- returns what was given, all that was ever, and for how long it may be spent; 0:
+-- the deadline stays.
+local function lease(id, there)
   local n, ttl = want, UNBOUNDED
   for _, p in ipairs(places) do
-    local active = #p.holder[SESSIONS] + (known and 0 or 1)
-    if p.avail < cost then n = 0 end
-    n = min(n, max(cost, floor(p.quota / 20)), max(cost, floor(p.avail / active)))
+    local active = #p.holder[SESSIONS] + (there and 0 or 1)
+    if p.avail < cost or lost then n = 0 end
+    n = min(n, max(cost, floor(p.avail / active)))
+    if p.budget[PER] >= 0 then n = min(n, max(cost, floor(p.quota / 20))) end
     ttl = min(ttl, p.tau)
   end
   local total, unspent = 0, false
-  if known then
+  if there then
     for _, h in ipairs(holders) do
       local s = lookup(h, id)
       total, unspent = s[GIVEN], unspent or left(s) > 0
@@ -324,16 +502,49 @@ local function lease(id, known)
   return n, total + n, exp - now
 end
 
+-- correct brings a holder's charges to what a series of corrections says by now:
+-- spent was reserved and take came of it. What is returned must be charged still,
+-- and may not reach past what a session holds: these may be the very units.
+local function correct(h)
+  local c, at
+  for i, held in ipairs(h[CORRECTIONS]) do
+    if held[ID] == session then c, at = held, i end
+  end
+  if not c and #h[CORRECTIONS] == SERIES then return end
+  c = c or {session, 0, 0, 0}
+  if spent <= c[RESERVED] then return end -- repeated, or overtaken by a later one
+  local back = spent - c[RESERVED] - (take - c[ACTUAL])
+  for _, p in ipairs(places) do
+    local b = p.budget
+    if p.holder == h and back < 0 and till(b, now) > now then
+      charge(b, till(b, now), -back)
+    elseif p.holder == h and back > 0 and when + SETTLE_WITHIN > now and when <= now then
+      local from, last = till(b, when), leased(h) > 0 and till(b, now) or UNBOUNDED
+      if from > now and (b[PER] ~= 0 or p.begin and when >= p.begin) then refund(b, from, last, back) end
+    end
+  end
+  if at then remove(h[CORRECTIONS], at) end
+  insert(h[CORRECTIONS], {session, spent, take, now + SETTLE_WITHIN})
+  h.changed = true
+end
+
 -- ================================================================ The decision
-local status, taken, leased, ttl, short = GRANTED, 0, 0, 0, false
-local id, known, expired
-if peek then
-  short = measure() < cost
-  if short then status = DENIED end
+local status, taken, given, ttl, short = GRANTED, 0, 0, 0, false
+local id, there, expired
+if mode == PEEK then
+  short = measure() < cost or lost
+  if lost then status = LOST elseif short then status = DENIED end
+elseif mode == SETTLE then
+  for _, h in ipairs(holders) do
+    local is = seen == 0
+    for _, c in ipairs(h[CORRECTIONS]) do is = is or c[ID] == session end
+    if not is then return {EXPIRED} end
+  end
+  for _, h in ipairs(holders) do correct(h) end
 else
-  id, known, expired = resume()
-  if known and release then
-    leased = lookup(holders[1], id)[GIVEN]
+  id, there, expired = resume()
+  if there and mode == RELEASE then
+    given = lookup(holders[1], id)[GIVEN]
     for _, h in ipairs(holders) do
       local _, i = lookup(h, id)
       remove(h[SESSIONS], i)
@@ -341,49 +552,58 @@ else
     end
     measure()
   else
-    local n = 0
-    taken = book(measure())
-    if id then n, leased, ttl = lease(id, known) end
+    local n, room = 0, measure()
+    taken = book(lost and 0 or room)
+    if id then n, given, ttl = lease(id, there) end
     short = taken < take or (want > 0 and n == 0)
     if expired then
       status = EXPIRED
+    elseif lost and take + want > 0 then
+      status = LOST
     elseif taken == 0 and n == 0 and take + want > 0 then
       status = DENIED
     end
   end
 end
 
-local reply = {status, taken, leased, ttl, now, 0, 0}
-for _, p in ipairs(places) do
-  local remaining, next_unit, retry = max(0, p.avail), 0, 0
-  if p.avail < p.quota then next_unit = freed(p, remaining + 1 - p.avail) - now end
-  if short and p.avail < cost then
-    local fits = freed(p, cost - p.avail)
-    retry = fits and fits - now or -1
-  end
-  insert(reply, remaining)
-  insert(reply, next_unit)
-  insert(reply, retry)
+-- retry is how long it takes until one request of the ask's cost fits a limit. A
+-- cost above the quota never does; it may as well be tried once per window.
+local function retry(p)
+  local b, fits = p.budget, freed(p, max(0, cost - p.avail))
+  if fits then return max(fits, p.held or 0) - now end
+  if b[PER] == 0 then return b[END] - now end
+  return b[PER] > 0 and b[PER] or p.tau
 end
-for _, h in ipairs(holders) do
-  for _, s in ipairs(h[SESSIONS]) do
-    if s[ID] ~= id and left(s) > 0 then reply[7] = 1 end
+
+local reply = {status, taken, given, ttl, now, 0, 0, late}
+if mode ~= SETTLE then
+  for _, p in ipairs(places) do
+    local remaining, next_unit, wait = max(0, p.avail), 0, 0
+    if p.avail < p.quota then next_unit = freed(p, remaining + 1 - p.avail) - now end
+    if short and (p.avail < cost or p.held) then wait = retry(p) end
+    for _, v in ipairs({p.quota, remaining, next_unit, wait}) do insert(reply, v) end
+  end
+  for _, h in ipairs(holders) do
+    for _, s in ipairs(h[SESSIONS]) do
+      if s[ID] ~= id and left(s) > 0 then reply[7] = 1 end
+    end
   end
 end
-if peek then return reply end
+if mode == PEEK then return reply end
 
 -- A value lives until its last charge has ended. The time to live counts from
 -- the clock, not from now, which the clock may be behind.
 for _, h in ipairs(holders) do
-  local sessions, last, longest = h[SESSIONS], 0, 0
+  local sessions, series, last = h[SESSIONS], h[CORRECTIONS], 0
   for _, b in ipairs(h[BUDGETS]) do
-    last, longest = max(last, b[LIST][#b[LIST] - 1] or 0), max(longest, b[PER])
+    last = max(last, b[LIST][#b[LIST] - 1] or 0)
+    if sessions[1] then last = max(last, till(b, sessions[#sessions][EXP])) end
   end
-  if sessions[1] then last = max(last, sessions[#sessions][EXP] + longest) end
+  if series[1] then last = max(last, series[#series][UNTIL]) end
   if last == 0 then
     if h.exists then redis.call('DEL', h.key) end
   elseif h.changed then
-    local value = cmsgpack.pack({FORMAT, h[HWM], h[BUDGETS], sessions})
+    local value = cmsgpack.pack({FORMAT, h[HWM], h[BUDGETS], sessions, h[RULES], series[1] and series or nil})
     redis.call('SET', h.key, value, 'PX', floor((last - clock) / 1000) + SLACK)
   end
 end

@@ -6,10 +6,13 @@
 // that in a cluster an ask is one node's business. The values are:
 //
 //	kg:l:{l<n>}:<organization>:<holder>  what a key or organization has spent
+//	kg:c:{l<n>}:<organization>:<holder>  its requests in flight
 //	kg:s:{l<n>}:<organization>:<key>     the stop mark of a key: a version
+//	kg:m:{l<n>}                          the marker of the tag: see [Ledger.Mark]
 //
-// A key without an organization stands in for it. Each value has a time to live:
-// a holder's ends when its last charge has, a mark's after [ratelimit.StopLife].
+// A key without an organization stands in for it. Each value but the markers has
+// a time to live: a holder's ends when its last charge has, a mark's after
+// [ratelimit.StopLife].
 //
 // A value that is not of this ledger's making is never read as "nothing spent":
 // asks that need it fail with [ErrDamaged], which names it, until an operator has
@@ -32,28 +35,38 @@ import (
 // none of the ledger's.
 var ErrDamaged = errors.New("stored value is damaged: remove it with DEL")
 
-//go:embed lease.lua
-var leaseSource string
-
-//go:embed stop.lua
-var stopSource string
+var (
+	//go:embed marker.lua
+	markerSource string
+	//go:embed lease.lua
+	leaseSource string
+	//go:embed stop.lua
+	stopSource string
+	//go:embed mark.lua
+	markSource string
+)
 
 // Ledger implements [ratelimit.Ledger] and [ratelimit.Stopper].
 type Ledger struct {
 	client goredis.UniversalClient
 	lease  script
 	stop   script
+	mark   script
 }
 
 var (
 	_ ratelimit.Ledger  = (*Ledger)(nil)
 	_ ratelimit.Stopper = (*Ledger)(nil)
+	_ ratelimit.Settler = (*Ledger)(nil)
 )
 
 // New returns a ledger on a client made with what [Options] returns. The client
 // stays the caller's, who closes it.
 func New(client goredis.UniversalClient) *Ledger {
-	return &Ledger{client: client, lease: newScript(leaseSource), stop: newScript(stopSource)}
+	return &Ledger{
+		client: client,
+		lease:  newScript(markerSource + leaseSource), stop: newScript(stopSource), mark: newScript(markerSource + markSource),
+	}
 }
 
 // Lease implements [ratelimit.Ledger]. Several asks go out as one pipeline. Each
@@ -101,6 +114,47 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 	g := ratelimit.Grant{Limits: make([]ratelimit.State, 0, len(a.Limits))}
 	err := answer(&a, c.Val(), &g)
 	return g, err
+}
+
+// Settle implements [ratelimit.Settler].
+func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
+	if err := r.Validate(actual); err != nil {
+		return fmt.Errorf("redis ledger: %w", err)
+	}
+	c := newCall(ctx, l.lease.settled(&r, actual))
+	if err := l.run(ctx, &l.lease, []*call{c}); err != nil {
+		return err
+	}
+	if len(c.Val()) > 0 && ratelimit.Status(c.Val()[0]) == ratelimit.Expired {
+		return fmt.Errorf("redis ledger: %w", ratelimit.ErrForgotten)
+	}
+	return nil
+}
+
+// markBatch is how many markers are asked for at once: some ms of Redis's time.
+const markBatch = 64
+
+// Mark makes the marker of every hash tag that has none, and has each look whether
+// another Redis has taken over. A marker tells the script which process decided
+// last, so that what may have been lost with it is noticed by whoever asks next.
+// Where one is missing, the tag has lost what it held, unless first says that this
+// Redis was never used before.
+func (l *Ledger) Mark(ctx context.Context, first bool) error {
+	as := "lost"
+	if first {
+		as = "new"
+	}
+	for from := uint32(0); from < tags; from += markBatch {
+		calls := make([]*call, 0, markBatch)
+		for n := from; n < from+markBatch; n++ {
+			name := string(appendTag([]byte(markerKind), n))
+			calls = append(calls, newCall(ctx, []any{"evalsha", l.mark.hash, 1, name, as}))
+		}
+		if err := l.run(ctx, &l.mark, calls); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop implements [ratelimit.Stopper]. It may be repeated where it failed.

@@ -144,6 +144,11 @@ func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask) (Decision, 
 		switch {
 		case g.Status == Denied:
 			return decision(g), nil
+		case g.Status == Stale && !c.asks[0].Stored:
+			// Another replica has a newer policy, which this one has yet to load. Its
+			// limits hold until then.
+			c.asks[0].Stored = true
+			continue
 		case g.Status != Granted:
 			return Decision{}, undecided(ask, g)
 		case elapsed(sent, l.now()) < Less2Drift(g.Admit):
@@ -180,7 +185,12 @@ func (l *Limiter) peekBounded(ctx context.Context, ask *Ask) (Decision, error) {
 }
 
 func peek(ctx context.Context, ledger Ledger, ask *Ask) (Decision, error) {
-	g, err := ledger.Peek(ctx, request(ask))
+	a := request(ask)
+	g, err := ledger.Peek(ctx, a)
+	if err == nil && g.Status == Stale { // see take
+		a.Stored = true
+		g, err = ledger.Peek(ctx, a)
+	}
 	if err != nil {
 		return Decision{}, fmt.Errorf("limit of key %s: %w", ask.Key, err)
 	}

@@ -74,6 +74,8 @@ type Principal struct {
 	// LimitPolicy is the value of RateLimit-Policy, shared like Identity; nil
 	// where nothing is limited.
 	LimitPolicy []string
+	// InFlight is the limit on the key's requests in flight; nil where there is none.
+	InFlight []ratelimit.Limit
 	// Identity are the headers that tell the upstream who calls. The slices
 	// are shared: a header map may hold them, nobody may write to them.
 	Identity []Header
@@ -248,6 +250,9 @@ func (p *Principal) setTerms() (err error) {
 	p.Plan.Limits = p.Plan.LimitsOf(p.Organization.ID, p.Key.ID)
 	if slices.ContainsFunc(p.Plan.Limits, func(l ratelimit.Limit) bool { return l.Period != ratelimit.NoPeriod }) {
 		p.limits = new(atomic.Pointer[[]ratelimit.Limit])
+	}
+	if n := p.Plan.Concurrent; n > 0 {
+		p.InFlight = []ratelimit.Limit{{Name: ratelimit.ConcurrentName, Holder: p.Key.ID, Quota: n, Concurrent: true}}
 	}
 	if len(p.Plan.Limits) > 0 {
 		p.LimitPolicy = []string{string(ratelimit.AppendPolicy(nil, p.Plan.Limits))}

@@ -199,6 +199,10 @@ func (x *exchange) noAnswer(status int) *refusal {
 		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
 	}}
 	switch status {
+	case http.StatusServiceUnavailable:
+		out.retryAfter = 1
+		out.problem.Error = "Temporarily unavailable"
+		out.problem.Detail = "The request was cut off: how many of this API key's requests are under way could not be checked for too long. The API may have acted on it all the same."
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."

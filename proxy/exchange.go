@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -48,6 +49,8 @@ type request struct {
 	body      *clientBody
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
+	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
+	cut       context.CancelCauseFunc
 
 	decision decision
 	cause    error  // for the operator, never for the client
@@ -96,6 +99,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
+	x.leave()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {

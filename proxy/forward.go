@@ -193,6 +193,8 @@ const statusClientGone = 499
 func (x *exchange) statusOf(err error) int {
 	var timeout net.Error
 	switch {
+	case x.wasCutOff():
+		return http.StatusServiceUnavailable
 	case x.r.Context().Err() != nil:
 		return statusClientGone
 	case x.body != nil && x.body.broken.Load():

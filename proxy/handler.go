@@ -21,6 +21,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.answerMe()
 	} else {
 		x.sent = p.now()
+		r = x.r // with an end of its own, perhaps
 		if r.ContentLength != 0 {
 			x.body = &clientBody{ReadCloser: r.Body}
 			r.Body = x.body
@@ -120,6 +121,9 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	}
 	if x.access, refused = p.auth.Authorize(ctx, x.principal, x.r, x.rule.Rule, x.client); refused != nil {
 		return x.refused(refused)
+	}
+	if answer := p.board(x, known); answer != nil {
+		return answer
 	}
 	return p.spend(x, known)
 }

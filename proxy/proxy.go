@@ -18,13 +18,16 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but Settling, TrustedProxies and Me are required.
+// Options of a Proxy; all but Settling, InFlight, TrustedProxies and Me are required.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
 	// Settling corrects what requests were charged once their cost is known; nil:
 	// what was reserved stays.
 	Settling *ratelimit.Settling
+	// InFlight bounds the requests of a key that are under way where its plan does;
+	// nil: it does not.
+	InFlight *ratelimit.InFlight
 	Format   keys.Format
 	// Realm stands in WWW-Authenticate.
 	Realm string
@@ -45,6 +48,7 @@ type Proxy struct {
 	auth      *auth.Authenticator
 	limiter   *ratelimit.Limiter
 	settling  *ratelimit.Settling
+	inFlight  *ratelimit.InFlight
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
@@ -63,6 +67,7 @@ func New(o Options) *Proxy {
 		auth:      o.Auth,
 		limiter:   o.Limiter,
 		settling:  o.Settling,
+		inFlight:  o.InFlight,
 		format:    o.Format,
 		realm:     o.Realm,
 		trusted:   o.TrustedProxies,

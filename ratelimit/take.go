@@ -35,6 +35,12 @@ func (l *Limiter) take(ctx context.Context, ledger Ledger, ask *Ask, stored bool
 		switch {
 		case g.Status == Denied:
 			return decision(g), nil
+		case g.Status == Stale && !c.asks[0].Stored:
+			// Another replica has a newer policy, which this one has yet to load. Its
+			// limits hold until then.
+			l.stale()
+			c.asks[0].Stored = true
+			continue
 		case g.Status != Granted:
 			return Decision{}, undecided(g)
 		case elapsed(sent, l.now()) < Less2Drift(g.Admit):

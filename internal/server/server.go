@@ -99,12 +99,17 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	limiter := ratelimit.NewLimiter(back.ledger)
 	cleanUp.add(inBackground(limiter.Run)) // gives back what it holds after the listeners have ended
+	settling := ratelimit.NewSettling(back.settler, replica.self.ID, time.Now)
+	cleanUp.add(inBackground(settling.Run))
+	inFlight := ratelimit.NewInFlight(back.ledger.Ledger, back.ledger.Timeout, replica.self.ID, time.Now)
+	cleanUp.add(inBackground(inFlight.Run))
 	gate := proxy.New(proxy.Options{
-		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
+		Auth: authenticator, Limiter: limiter, Settling: settling, InFlight: inFlight, Format: format, Realm: o.Config.Realm,
 		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
 	registerParts(registry, authenticator, limiter, gate)
+	registerCosts(registry, settling, inFlight)
 
 	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)
 	if usesDemo(loaded) {

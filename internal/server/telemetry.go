@@ -27,6 +27,22 @@ func newRegistry(version string) *prometheus.Registry {
 	return r
 }
 
+// registerCosts shows what became of costs that showed late, and of requests in
+// flight.
+func registerCosts(r prometheus.Registerer, s *ratelimit.Settling, f *ratelimit.InFlight) {
+	for name, of := range map[string]struct {
+		help  string
+		value func() uint64
+	}{
+		"keygate_cost_corrections_dropped_total": {"Requests whose cost was not corrected because too many corrections waited; what was reserved stays charged.", s.Dropped},
+		"keygate_cost_corrections_failed_total":  {"Corrections of costs that did not reach the ledger and are sent again.", s.Failed},
+		"keygate_in_flight_cut_total":            {"Requests cut off because the ledger was out of reach for longer than their place among those in flight lasts.", f.Cut},
+		"keygate_in_flight_degraded_total":       {"Requests in flight that this replica counted by itself while the ledger was out of reach (outage.mode: open).", f.Degraded},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: of.help}, func() float64 { return float64(of.value()) }))
+	}
+}
+
 // registerParts shows the counters that the parts keep for themselves.
 func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *ratelimit.Limiter, gate *proxy.Proxy) {
 	counter := func(name, help string, value func() uint64) prometheus.Collector {

@@ -403,7 +403,7 @@ func TestSameGrantsAsMemory(t *testing.T) {
 				p.step = time.Duration(step) * time.Microsecond
 				s := newSequence(rt, p)
 				if step == 0 {
-					s.lose = func() { w.lose(); w.mark(false); p.memory.Lose() }
+					s.lose = func() { w.lose(); w.mark(Known); p.memory.Lose() }
 				}
 				for range rapid.IntRange(10, 120).Draw(rt, "steps") {
 					s.step(func(d time.Duration) { w.do("INCRBY", nowKey, d.Microseconds()) })

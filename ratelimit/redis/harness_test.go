@@ -98,18 +98,14 @@ func (w *world) reset() {
 	w.t.Helper()
 	w.do("FLUSHDB")
 	w.do("MSET", nowKey, start, stepKey, 0)
-	w.mark(true)
+	w.mark(First)
 }
 
 // mark is what Ledger.Mark does, for the few tags that tests use.
-func (w *world) mark(first bool) {
+func (w *world) mark(as Marking) {
 	w.t.Helper()
-	as := "lost"
-	if first {
-		as = "new"
-	}
 	for _, place := range []string{"org_a", "org_b", "org_x", "key_a", "key_b", "key_c"} {
-		w.do("EVAL", w.Ledger.mark.source, 1, newNames(place, "").marker(), as)
+		w.do("EVAL", w.Ledger.mark.source, 1, newNames(place, "").marker(), string(as))
 	}
 }
 
@@ -117,7 +113,7 @@ func (w *world) mark(first bool) {
 func used(t testing.TB, client goredis.UniversalClient) *Ledger {
 	t.Helper()
 	l := New(client)
-	if err := l.Mark(context.Background(), true); err != nil {
+	if err := l.Mark(context.Background(), First); err != nil {
 		t.Fatal(err)
 	}
 	return l

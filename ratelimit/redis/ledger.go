@@ -131,32 +131,6 @@ func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int
 	return nil
 }
 
-// markBatch is how many markers are asked for at once: some ms of Redis's time.
-const markBatch = 64
-
-// Mark makes the marker of every hash tag that has none, and has each look whether
-// another Redis has taken over. A marker tells the script which process decided
-// last, so that what may have been lost with it is noticed by whoever asks next.
-// Where one is missing, the tag has lost what it held, unless first says that this
-// Redis was never used before.
-func (l *Ledger) Mark(ctx context.Context, first bool) error {
-	as := "lost"
-	if first {
-		as = "new"
-	}
-	for from := uint32(0); from < tags; from += markBatch {
-		calls := make([]*call, 0, markBatch)
-		for n := from; n < from+markBatch; n++ {
-			name := string(appendTag([]byte(markerKind), n))
-			calls = append(calls, newCall(ctx, []any{"evalsha", l.mark.hash, 1, name, as}))
-		}
-		if err := l.run(ctx, &l.mark, calls); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Stop implements [ratelimit.Stopper]. It may be repeated where it failed.
 func (l *Ledger) Stop(ctx context.Context, organization, key string, version int64) error {
 	if err := ratelimit.ValidateStop(key, version); err != nil {
@@ -200,6 +174,12 @@ func (l *Ledger) send(ctx context.Context, calls []*call) {
 			return nil
 		})
 	}
+}
+
+// isReply reports whether Redis itself refused a call: it would again.
+func isReply(err error) bool {
+	_, ok := errors.AsType[goredis.Error](err)
+	return ok || errors.Is(err, ErrDamaged)
 }
 
 // failure says what became of a call, without what was sent.

@@ -251,7 +251,7 @@ func TestDamagedValues(t *testing.T) {
 			t.Errorf("%s: %s was changed", name, other)
 		}
 		if w.do("DEL", test.key); test.key == marker {
-			w.mark(true) // or it would count as a loss
+			w.mark(First) // or it would count as a loss
 		}
 		if g := w.ask(takeAsk(1, limits...)); g.Limits[0].Remaining != 98 {
 			t.Errorf("%s: repaired: %+v", name, g)

@@ -23,7 +23,6 @@ var mutations = []mutation{
 	{"a lease lives for the longest of its limits", "memory/decide.go", "ttl = min(ttl, p.tau)", "ttl = min(ttl, 5*p.tau)"},
 	{"a session known with less is taken up", "memory/decide.go", "case same && a.Seen <= granted:", "case same && granted >= 0:"},
 	{"a lease outlives the period of its quota", "memory/decide.go", "p.tau = min(p.tau, b.end-s.now)", "p.tau = max(p.tau, 0)"},
-	{"a take outlives the period of its quota", "memory/decide.go", "s.admit = min(s.admit, b.end-s.now)", "s.admit = max(s.admit, 0)"},
 	{"takes are charged from their booking", "memory/decide.go", "until := p.budget().until(s.now + s.admit)", "until := p.budget().until(s.now)"},
 	{"the replica sends no Seen", "round.go", "r.ask.Spent, r.ask.Seen, r.ask.Want = total, seen, more", "r.ask.Spent, r.ask.Want = total, more"},
 	{"no look at the deadline", "lease.go", "age >= v.span {", "age < 0 {"},

@@ -373,3 +373,49 @@ func costing(a *ratelimit.Ask) ratelimit.Ask {
 	a.Cost = 1
 	return *a
 }
+
+// Requests that came to less than they reserved, from leases or not, are charged
+// in the end what they cost, and never less in between.
+func TestLeasesAndCorrections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := memory.New(memory.Options{})
+		l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: ledger})
+		settling := ratelimit.NewSettling(ledger, "here", time.Now)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { l.Run(ctx) })
+		running.Go(func() { settling.Run(ctx) })
+		const quota, reserved, actual = 100_000, 5, 2
+		left := func() int64 {
+			p, err := ledger.Peek(t.Context(), costing(of("a", quota)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.Limits[0].Remaining
+		}
+		n := int64(0)
+		for range 500 {
+			ask := of("a", quota)
+			ask.Cost = reserved
+			d, err := l.Decide(t.Context(), ask, nil)
+			if err != nil || !d.Allowed {
+				t.Fatalf("%+v, %v", d, err)
+			}
+			n++
+			settling.Add(ask, &d, actual)
+			time.Sleep(20 * time.Millisecond)
+			if left() > quota-actual*n {
+				t.Fatalf("%d left after %d requests of at least %d", left(), n, actual)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if got := left(); got != quota-actual*n {
+			t.Errorf("%d left, want %d", got, quota-actual*n)
+		}
+		stop()
+		running.Wait()
+		if l.Stats().Taken.Load() > uint64(reserved*n/4) {
+			t.Errorf("%d of %d units were not leased", l.Stats().Taken.Load(), reserved*n)
+		}
+	})
+}

@@ -27,7 +27,7 @@ func TestInvariants(t *testing.T) {
 		}
 		return
 	}
-	runs := uint64(2_000)
+	runs := uint64(1_000)
 	if full {
 		runs = 20_000
 	}

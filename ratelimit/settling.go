@@ -88,12 +88,15 @@ func (s *Settling) Failed() uint64 { return s.failed.Load() }
 func (s *Settling) Run(ctx context.Context) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
 		s.round(context.WithoutCancel(ctx))
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
 

@@ -35,9 +35,9 @@ func ParsePeriod(s string) (p Period, ok bool) {
 	return NoPeriod, false
 }
 
-// longestPeriod bounds a calendar period: a month of 31 days, and what a change
+// LongestPeriod bounds a calendar period: a month of 31 days, and what a change
 // of a zone's offset can add to it.
-const longestPeriod = 33 * 24 * time.Hour
+const LongestPeriod = 33 * 24 * time.Hour
 
 // In returns a calendar quota with the period that t is in, and the end of the
 // one after it; other limits as they are. A period begins with the first instant
@@ -105,7 +105,7 @@ func firstOf(year int, month time.Month, day int, zone *time.Location) time.Time
 
 // checkPeriod reports a calendar quota whose period nobody has set.
 func (l *Limit) checkPeriod() error {
-	if l.Start.UnixMicro() <= 0 || !l.Start.Before(l.End) || !l.End.Before(l.NextEnd) || l.NextEnd.Sub(l.Start) > 2*longestPeriod {
+	if l.Start.UnixMicro() <= 0 || !l.Start.Before(l.End) || !l.End.Before(l.NextEnd) || l.NextEnd.Sub(l.Start) > 2*LongestPeriod {
 		return fmt.Errorf("limit %q of %q: period from %s to %s and %s", l.Name, l.Holder, l.Start, l.End, l.NextEnd)
 	}
 	return nil
@@ -122,7 +122,7 @@ func (l *Limit) Present(now int64) (begin, end, next int64, ok bool) {
 	case now < b:
 		return a, b, c, true
 	case now < c:
-		return b, c, c + longestPeriod.Microseconds(), true
+		return b, c, c + LongestPeriod.Microseconds(), true
 	}
 	return 0, 0, 0, false
 }

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -88,36 +89,39 @@ func (s *Settling) Failed() uint64 { return s.failed.Load() }
 func (s *Settling) Run(ctx context.Context) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
 		s.round(context.WithoutCancel(ctx))
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
 
 // round sums up what waits and sends it. A ledger that fails is left alone until
 // the next time: its corrections are cumulative.
 func (s *Settling) round(ctx context.Context) {
+	idle := s.now().Add(-seriesIdle)
+	for key, all := range s.series {
+		all = slices.DeleteFunc(all, func(r *series) bool { return r.used.Before(idle) })
+		if s.series[key] = all; len(all) == 0 {
+			delete(s.series, key)
+		}
+	}
 	for range len(s.queue) {
 		s.sum(<-s.queue)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleRound)
 	defer cancel()
-	for key, all := range s.series {
-		kept := all[:0]
+	for _, all := range s.series {
 		for _, r := range all {
 			if err := s.send(ctx, r); err != nil {
 				s.failed.Add(1)
 				cancel() // the others would only wait as well
 			}
-			if r.used.Add(seriesIdle).After(s.now()) {
-				kept = append(kept, r)
-			}
-		}
-		if s.series[key] = kept; len(kept) == 0 {
-			delete(s.series, key)
 		}
 	}
 }
@@ -161,11 +165,11 @@ func (s *Settling) send(ctx context.Context, r *series) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	err := s.ledger.Settle(ctx, r.Reservation, r.actual)
-	switch {
-	case errors.Is(err, ErrForgotten):
+	if errors.Is(err, ErrForgotten) {
 		s.rename(r)
-		return s.ledger.Settle(ctx, r.Reservation, r.actual)
-	case err != nil:
+		err = s.ledger.Settle(ctx, r.Reservation, r.actual)
+	}
+	if err != nil {
 		return err
 	}
 	if r.Seen, r.seenActual = r.Reserved, r.actual; r.Reserved > MaxQuota/2 || r.actual > MaxQuota/2 {

@@ -62,13 +62,36 @@ func open(ctx context.Context, o Options, g *guards, cleanUp *cleanUps) (*backin
 		return nil, &SetupError{err}
 	}
 	cleanUp.add(store.Close)
-	ledger := memory.New(memory.Options{})
+	ledger, err := openLedger(o, g.log, cleanUp)
+	if err != nil {
+		return nil, err
+	}
 	return &backing{
 		store: store, lookups: store, settler: ledger,
 		ledger: ratelimit.LimiterOptions{Ledger: ledger},
 		mode:   "one replica on the embedded store in " + o.Config.DataDir,
 		advice: func(context.Context) ([]string, error) { return nil, nil },
 	}, nil
+}
+
+// openLedger takes over what the limits knew at the last stop.
+func openLedger(o Options, log *zap.Logger, cleanUp *cleanUps) (*memory.Ledger, error) {
+	ledger, found, err := memory.Open(o.Config.DataDir, memory.Options{})
+	if err != nil {
+		return nil, &SetupError{err}
+	}
+	cleanUp.add(ledger.Close)
+	if found.Warning != nil {
+		log.Error("what limits had counted before is not known", zap.Error(found.Warning))
+	}
+	if found.Crashed {
+		log.Warn("the last run did not stop in order: quotas go on where they were, or up to a fiftieth further, and sliding limits start anew",
+			zap.Bool("wait_after_crash", o.Config.CrashWait))
+		if o.Config.CrashWait {
+			ledger.Lose()
+		}
+	}
+	return ledger, nil
 }
 
 // CheckRedisURL reports what is wrong with a URL of Redis, without asking Redis.

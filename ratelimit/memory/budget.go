@@ -51,6 +51,7 @@ type budget struct {
 	term
 	quota   int64
 	spent   int64 // the sum of the entries
+	durable int64 // of a calendar quota: so much is claimed on disk for this period
 	entries []entry
 	closed  []closed // of a calendar quota only
 }
@@ -163,7 +164,7 @@ func (b *budget) hold(now int64, t term) {
 	if !t.calendar() {
 		b.closed = nil
 	}
-	b.term = t
+	b.term, b.durable = t, 0
 }
 
 // close remembers a session that was charged to the last unit, for the case that

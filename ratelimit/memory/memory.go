@@ -35,8 +35,13 @@ type Ledger struct {
 	now    func() time.Time
 	origin time.Time
 	seed   maphash.Seed
+	base   int64        // the clock's reading at origin
 	lostAt atomic.Int64 // when what was spent may have been lost; 0: it was not
 	shards [shards]shard
+	// Of a ledger that Open made.
+	dir     string
+	journal *journal
+	closed  atomic.Bool
 }
 
 var _ ratelimit.Ledger = (*Ledger)(nil)
@@ -47,6 +52,7 @@ func New(o Options) *Ledger {
 		o.Now = time.Now
 	}
 	l := &Ledger{now: o.Now, origin: o.Now(), seed: maphash.MakeSeed()}
+	l.base = l.origin.UnixMicro()
 	for i := range l.shards {
 		l.shards[i].holders = make(map[holderKey]*holder)
 	}
@@ -62,13 +68,20 @@ func (l *Ledger) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratel
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if l.closed.Load() {
+		return errClosed
+	}
 	for i := range asks {
 		if err := asks[i].Validate(); err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
 	for i := range asks {
-		if err := l.shard(&asks[i]).lease(l.clock(), l.lostAt.Load(), &asks[i], &grants[i]); err != nil {
+		claims, err := l.shard(&asks[i]).lease(l.clock(), l.lostAt.Load(), l.journal != nil, &asks[i], &grants[i])
+		if err == nil {
+			err = l.durable(claims)
+		}
+		if err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
@@ -115,5 +128,5 @@ func (l *Ledger) shardOf(place string) *shard {
 // where whoever asked counts its deadlines from.
 func (l *Ledger) clock() int64 {
 	now := l.now()
-	return l.origin.UnixMicro() + now.Sub(l.origin).Microseconds()
+	return l.base + now.Sub(l.origin).Microseconds()
 }

@@ -30,14 +30,21 @@ func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int
 	if err := r.Validate(actual); err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
 	}
+	if l.closed.Load() {
+		return errClosed
+	}
 	a := r.Ask()
-	if err := l.shard(&a).settle(l.clock(), &a, &r, actual); err != nil {
+	claims, err := l.shard(&a).settle(l.clock(), l.journal != nil, &a, &r, actual)
+	if err == nil {
+		err = l.durable(claims)
+	}
+	if err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
 	}
 	return nil
 }
 
-func (sh *shard) settle(clock int64, a *ratelimit.Ask, r *ratelimit.Reservation, actual int64) error {
+func (sh *shard) settle(clock int64, claiming bool, a *ratelimit.Ask, r *ratelimit.Reservation, actual int64) (claims []claim, err error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	var g ratelimit.Grant
@@ -45,12 +52,14 @@ func (sh *shard) settle(clock int64, a *ratelimit.Ask, r *ratelimit.Reservation,
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, &g
 	sh.step.present(clock)
-	err := sh.step.begin()
-	if err == nil {
+	if err = sh.step.begin(); err == nil {
 		err = sh.step.settle(r, actual)
 	}
+	if err == nil && claiming {
+		claims = sh.step.claims()
+	}
 	sh.leave(clock, before)
-	return err
+	return claims, err
 }
 
 // settle corrects all holders or none: each knows the series equally well,

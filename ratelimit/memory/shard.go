@@ -26,24 +26,28 @@ type shard struct {
 	_       [64]byte
 }
 
-func (sh *shard) lease(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant) error {
+// lease answers an ask; claims, if any are kept, must be on the disk before the
+// grant may be used.
+func (sh *shard) lease(clock, lostAt int64, claiming bool, a *ratelimit.Ask, g *ratelimit.Grant) (claims []claim, err error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.stopped(clock, a, g) {
-		return nil
+		return nil, nil
 	}
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, lostAt
 	sh.step.present(clock)
-	var err error
 	if !sh.step.stale() {
 		if err = sh.step.begin(); err == nil {
 			sh.step.lease()
+			if claiming {
+				claims = sh.step.claims()
+			}
 		}
 	}
 	sh.leave(clock, before)
-	return err
+	return claims, err
 }
 
 // leave forgets what the step's holders need not keep, and looks at a few others;

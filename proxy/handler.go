@@ -157,6 +157,7 @@ func (x *exchange) askFor(known int64) {
 		Open:         plan.Outage.Open,
 		Limits:       x.principal.Limits(x.start),
 		Cost:         max(1, x.cost().Reserve),
+		Corrected:    x.cost().Header != "",
 	}
 }
 

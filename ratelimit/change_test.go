@@ -167,3 +167,30 @@ func TestTrapEndOfAPeriod(t *testing.T) {
 		t.Fatalf("%d of the new period's 1000 were admitted, %d are left", n, l.left())
 	}
 }
+
+// A request whose cost shows later is charged at once and by itself, also while
+// there is a lease; what is left of that goes back if it is needed.
+func TestTrapCorrected(t *testing.T) {
+	l := newLine(t, minute(100))
+	l.leased()
+	_, granted, total, _ := l.Lease("key_a")
+	ask := l.ask()
+	ask.Cost, ask.Corrected = 1, true
+	_, _, w, _ := l.Request(ask)
+	if w == nil {
+		t.Fatal("decided from the lease")
+	}
+	l.exchange()
+	if d, _, _ := ratelimit.Answer(w); !d.Allowed || d.At.IsZero() {
+		t.Fatalf("%+v", d)
+	}
+	if _, _, now, _ := l.Lease("key_a"); now != total {
+		t.Fatalf("%d spent of the lease, were %d", now, total)
+	}
+	ask.Cost = l.left() + granted - total
+	_, _, w, _ = l.Request(ask)
+	l.exchange()
+	if d, _, _ := ratelimit.Answer(w); !d.Allowed {
+		t.Fatalf("%d left and %d leased, a request of %d was refused", l.left(), granted-total, ask.Cost)
+	}
+}

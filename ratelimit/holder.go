@@ -79,6 +79,7 @@ type waiter struct {
 	terms  *terms
 	cost   int64
 	states []State // the caller's memory
+	exact  bool    // not from a lease, see Ask.Corrected
 	tries  int
 	gone   bool // nobody waits for the answer
 	done   chan struct{}
@@ -155,15 +156,19 @@ func (h *holder) join(c *client, a *Ask, cost int64, w *waiter) (waits bool) {
 		h.retire(c, now) // nothing more of it is to be burnt
 	}
 	var ok bool
-	if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
-		return false
+	if !a.Corrected {
+		if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
+			return false
+		}
 	}
 	if w.decision, w.err, ok = h.recall(c, a, cost, w.states); ok {
 		return false
 	}
-	w.cost = cost
-	h.demand.add(cost, now, h.terms.tau)
-	h.crowd = h.crowd || h.round != nil || len(h.waiting) > 0
+	w.cost, w.exact = cost, a.Corrected
+	if !w.exact {
+		h.demand.add(cost, now, h.terms.tau)
+		h.crowd = h.crowd || h.round != nil || len(h.waiting) > 0
+	}
 	h.waiting = append(h.waiting, w)
 	return true
 }
@@ -220,7 +225,7 @@ func (h *holder) board() (riders []*waiter) {
 	first := h.waiting[0]
 	rest := h.waiting[:0]
 	for _, w := range h.waiting {
-		if w.terms == first.terms && w.cost == first.cost && int64(len(riders)) < MaxQuota/w.cost {
+		if w.terms == first.terms && w.cost == first.cost && w.exact == first.exact && int64(len(riders)) < MaxQuota/w.cost {
 			riders = append(riders, w)
 		} else {
 			rest = append(rest, w)

@@ -111,6 +111,10 @@ type Ask struct {
 	// answered Stale, unless Stored has it decided with the limits of that one.
 	Version, Rules int64
 	Stored         bool
+	// Corrected says that the cost is known only later, see [Settler]: the request is
+	// charged at once, by itself, since a correction finds no charge of a unit that
+	// was leased and is not reported yet. Ledgers do not look at it.
+	Corrected bool
 	// Open says that the plan prefers admitting over refusing when the ledger
 	// lost its state.
 	Open   bool

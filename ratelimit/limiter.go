@@ -80,7 +80,7 @@ func NewLimiter(o LimiterOptions) *Limiter {
 
 // Decide books one request of cost ask.Cost (0 counts as 1) against all of
 // ask.Limits or none, and says whether it may pass. Of the ask only
-// Organization, Key, Version, Rules, Open, Limits and Cost are read; its limits
+// Organization, Key, Version, Rules, Open, Limits, Cost and Corrected are read; its limits
 // must not be changed afterwards. An ask without limits is allowed without
 // touching the ledger. The decision's states are appended to states[:0], which
 // may be nil: with memory enough, deciding allocates nothing as a rule.
@@ -112,12 +112,14 @@ func (l *Limiter) decideHere(ask *Ask, states []State) (d Decision, err error, d
 		return d, nil, false
 	}
 	cost := max(1, ask.Cost)
-	d, renew, ok := h.spend(&l.client, ask, cost, states)
-	if renew {
-		l.renew(h)
-	}
-	if ok {
-		return d, nil, true
+	if !ask.Corrected {
+		d, renew, ok := h.spend(&l.client, ask, cost, states)
+		if renew {
+			l.renew(h)
+		}
+		if ok {
+			return d, nil, true
+		}
 	}
 	return h.recall(&l.client, ask, cost, states)
 }

@@ -34,7 +34,7 @@ func (h *holder) compose(c *client) *round {
 	}
 	r.ask = r.terms.ask(cost)
 	r.ask.Take = cost * int64(len(riders))
-	if r.terms == h.terms {
+	if r.terms == h.terms && (len(riders) == 0 || !riders[0].exact) {
 		h.addLease(c, r)
 	}
 	if r.ask.Take == 0 && r.ask.Session == "" {
@@ -303,7 +303,11 @@ func (h *holder) serve(c *client, r *round, g *Grant, now time.Time) {
 func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) bool {
 	le := h.lease.Load()
 	var rest int64
-	if le != nil && le.terms.Load() == w.terms {
+	if le != nil && w.exact {
+		if v := le.view.Load(); v.live(now) {
+			rest = v.granted - le.spent()
+		}
+	} else if le != nil && le.terms.Load() == w.terms {
 		if v, total, age, o := le.spend(w.cost, c.now); o == spent {
 			w.answer(Decision{Allowed: true, Limits: v.show(w.states[:0], total, age), At: v.now}, nil)
 			return false

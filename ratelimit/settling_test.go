@@ -63,7 +63,7 @@ func settled(t *testing.T, run func(t *testing.T, p *post, l *ratelimit.Limiter,
 }
 
 func hourly(key string) *ratelimit.Ask {
-	return &ratelimit.Ask{Organization: "org_a", Key: key, Cost: 10, Limits: []ratelimit.Limit{
+	return &ratelimit.Ask{Organization: "org_a", Key: key, Cost: 10, Corrected: true, Limits: []ratelimit.Limit{
 		{Name: "hour", Holder: key, Quota: 1000, Per: time.Hour}, {Name: "org", Holder: "org_a", Quota: 2000, Per: time.Hour, Shared: true},
 	}}
 }
@@ -83,7 +83,7 @@ func TestSettling(t *testing.T) {
 	settled(t, func(t *testing.T, p *post, l *ratelimit.Limiter, s *ratelimit.Settling) {
 		for i := range 20 {
 			ask := hourly(fmt.Sprint("key_", i%2))
-			d, err := l.Decide(t.Context(), ask)
+			d, err := l.Decide(t.Context(), ask, nil)
 			if err != nil || !d.Allowed || d.At.IsZero() {
 				t.Fatalf("%+v, %v", d, err)
 			}
@@ -96,7 +96,7 @@ func TestSettling(t *testing.T) {
 		// Exactly as much as reserved is no correction, and more is charged.
 		ask := hourly("key_0")
 		for _, actual := range []int64{10, 25} {
-			d, err := l.Decide(t.Context(), ask)
+			d, err := l.Decide(t.Context(), ask, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestSettling(t *testing.T) {
 		// A series that the ledger has forgotten goes on under another name, and what
 		// was settled is not settled again.
 		time.Sleep(ratelimit.SettleWithin - 90*time.Second)
-		d, err := l.Decide(t.Context(), ask)
+		d, err := l.Decide(t.Context(), ask, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestSettlingUnderFaults(t *testing.T) {
 				switch r.IntN(4) {
 				case 0, 1:
 					ask := hourly(fmt.Sprint("key_", r.IntN(2)))
-					d, err := l.Decide(t.Context(), ask)
+					d, err := l.Decide(t.Context(), ask, nil)
 					if err != nil || !d.Allowed {
 						t.Fatalf("%+v, %v", d, err)
 					}
@@ -182,7 +182,7 @@ func TestSettlingAtTheEnd(t *testing.T) {
 		p := &post{Ledger: memory.New(memory.Options{})}
 		s := ratelimit.NewSettling(p, "rep_1", time.Now)
 		l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: p})
-		d, err := l.Decide(t.Context(), hourly("key_0"))
+		d, err := l.Decide(t.Context(), hourly("key_0"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

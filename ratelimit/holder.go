@@ -97,7 +97,7 @@ func (w *waiter) answer(d Decision, err error) {
 // time to ask for more.
 func (h *holder) spend(c *client, a *Ask, cost int64, states []State) (d Decision, renew, ok bool) {
 	le := h.lease.Load()
-	if le == nil || !le.terms.Load().hold(a) {
+	if le == nil || a.Corrected || !le.terms.Load().hold(a) {
 		return d, false, false
 	}
 	v, total, age, o := le.spend(cost, c.now)
@@ -156,10 +156,8 @@ func (h *holder) join(c *client, a *Ask, cost int64, w *waiter) (waits bool) {
 		h.retire(c, now) // nothing more of it is to be burnt
 	}
 	var ok bool
-	if !a.Corrected {
-		if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
-			return false
-		}
+	if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
+		return false
 	}
 	if w.decision, w.err, ok = h.recall(c, a, cost, w.states); ok {
 		return false

@@ -112,14 +112,12 @@ func (l *Limiter) decideHere(ask *Ask, states []State) (d Decision, err error, d
 		return d, nil, false
 	}
 	cost := max(1, ask.Cost)
-	if !ask.Corrected {
-		d, renew, ok := h.spend(&l.client, ask, cost, states)
-		if renew {
-			l.renew(h)
-		}
-		if ok {
-			return d, nil, true
-		}
+	d, renew, ok := h.spend(&l.client, ask, cost, states)
+	if renew {
+		l.renew(h)
+	}
+	if ok {
+		return d, nil, true
 	}
 	return h.recall(&l.client, ask, cost, states)
 }

@@ -52,28 +52,25 @@ func (sh *shard) settle(clock int64, claiming bool, a *ratelimit.Ask, r *ratelim
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, &g
 	sh.step.present(clock)
-	if err = sh.step.begin(); err == nil {
-		err = sh.step.settle(r, actual)
-	}
-	if err == nil && claiming {
-		claims = sh.step.claims()
+	if sh.step.forgot(r) {
+		err = ratelimit.ErrForgotten
+	} else if err = sh.step.begin(); err == nil {
+		for _, h := range sh.step.holders {
+			sh.step.correct(h, r, actual)
+		}
+		if claiming {
+			claims = sh.step.claims()
+		}
 	}
 	sh.leave(clock, before)
 	return claims, err
 }
 
-// settle corrects all holders or none: each knows the series equally well,
-// unless a limit was added since.
-func (s *step) settle(r *ratelimit.Reservation, actual int64) error {
-	for _, h := range s.holders {
-		if h.correction(r.Session) == nil && r.Seen > 0 {
-			return ratelimit.ErrForgotten
-		}
-	}
-	for _, h := range s.holders {
-		s.correct(h, r, actual)
-	}
-	return nil
+// forgot reports whether some holder does not know what was corrected before. All
+// are corrected or none: each knows the series equally well, unless a limit was
+// added since. Nothing must come of the question: it makes no budget.
+func (s *step) forgot(r *ratelimit.Reservation) bool {
+	return r.Seen > 0 && slices.ContainsFunc(s.holders, func(h *holder) bool { return h.correction(r.Session) == nil })
 }
 
 func (h *holder) correction(session string) *correction {

@@ -412,7 +412,7 @@ func TestSameGrantsAsMemory(t *testing.T) {
 					sum[what] += n
 				}
 			})
-			for _, what := range []string{"denied", "expired", "stopped", "stale", "lost", "leased", "taken", "others", "full", "settled", "forgotten", "flying", "refused"} {
+			for _, what := range []string{"denied", "expired", "stopped", "stale", "lost", "leased", "taken", "others", "full", "settled", "forgotten", "flying"} {
 				if sum[what] == 0 {
 					t.Errorf("no sequence led to %q: %v", what, sum)
 				}

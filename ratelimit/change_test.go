@@ -42,7 +42,7 @@ func TestTrapVersions(t *testing.T) {
 	}
 	l.vers = 1
 	var stopped *ratelimit.StoppedError
-	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 2 {
+	if _, _, _, err := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 2 {
 		t.Fatal(err)
 	}
 }
@@ -62,7 +62,7 @@ func TestTrapStopped(t *testing.T) {
 	}
 	l.exchange()
 	var stopped *ratelimit.StoppedError
-	if _, err, _, _ := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 5 {
+	if _, _, _, err := l.Request(l.ask()); !errors.As(err, &stopped) || stopped.Version != 5 {
 		t.Fatal(err)
 	}
 	if _, _, _, live := l.Lease("key_a"); live {
@@ -80,7 +80,7 @@ func TestTrapLost(t *testing.T) {
 	l := newLine(t, minute(1000))
 	_, granted, total := l.leased()
 	l.cost = granted - total + 1
-	_, _, w, _ := l.Request(l.ask())
+	_, w, _, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
 	g := ratelimit.Grant{Status: ratelimit.Lost, Now: l.clock.now(), Limits: []ratelimit.State{{Name: "minute", Quota: 1000, Violated: true, RetryAfter: 30 * time.Second}}}
 	l.Receive("key_a", r, &g)
@@ -89,7 +89,7 @@ func TestTrapLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.advance(10 * time.Second)
-	if _, err, w, _ := l.Request(l.ask()); w != nil || !errors.As(err, &lost) || math.Abs((lost.RetryAfter-20*time.Second).Seconds()) > 0.1 {
+	if _, w, _, err := l.Request(l.ask()); w != nil || !errors.As(err, &lost) || math.Abs((lost.RetryAfter-20*time.Second).Seconds()) > 0.1 {
 		t.Fatal(err)
 	}
 	if l.Counts().Held.Load() != 1 {
@@ -98,7 +98,7 @@ func TestTrapLost(t *testing.T) {
 	// A lease that the ledger still knows is charged, and goes on.
 	l.cost = 0
 	l.advance(-10 * time.Second)
-	if d, err, _, _ := l.Request(l.ask()); err != nil || !d.Allowed {
+	if d, _, _, err := l.Request(l.ask()); err != nil || !d.Allowed {
 		t.Fatal("the lease is not spent")
 	}
 }
@@ -107,18 +107,18 @@ func TestTrapLost(t *testing.T) {
 // costs no further trip.
 func TestTrapStale(t *testing.T) {
 	l := newLine(t, minute(1000))
-	_, _, w, _ := l.Request(l.ask())
+	_, w, _, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
 	l.Receive("key_a", r, &ratelimit.Grant{Status: ratelimit.Stale, Version: 3, Now: l.clock.now()})
 	if _, err, _ := ratelimit.Answer(w); !errors.Is(err, ratelimit.ErrStale) || l.Counts().Stale.Load() != 1 {
 		t.Fatal(err)
 	}
-	if _, err, w, _ := l.Request(l.ask()); w != nil || !errors.Is(err, ratelimit.ErrStale) {
+	if _, w, _, err := l.Request(l.ask()); w != nil || !errors.Is(err, ratelimit.ErrStale) {
 		t.Fatal(err)
 	}
 	newer := l.ask()
 	newer.Rules = 3
-	if _, _, w, _ := l.Request(newer); w == nil {
+	if _, w, _, _ := l.Request(newer); w == nil {
 		t.Fatal("the newer policy is not asked about")
 	}
 }
@@ -176,7 +176,7 @@ func TestTrapCorrected(t *testing.T) {
 	_, granted, total, _ := l.Lease("key_a")
 	ask := l.ask()
 	ask.Cost, ask.Corrected = 1, true
-	_, _, w, _ := l.Request(ask)
+	_, w, _, _ := l.Request(ask)
 	if w == nil {
 		t.Fatal("decided from the lease")
 	}
@@ -188,7 +188,7 @@ func TestTrapCorrected(t *testing.T) {
 		t.Fatalf("%d spent of the lease, were %d", now, total)
 	}
 	ask.Cost = l.left() + granted - total
-	_, _, w, _ = l.Request(ask)
+	_, w, _, _ = l.Request(ask)
 	l.exchange()
 	if d, _, _ := ratelimit.Answer(w); !d.Allowed {
 		t.Fatalf("%d left and %d leased, a request of %d was refused", l.left(), granted-total, ask.Cost)

@@ -86,7 +86,7 @@ func (m *market) run(offered int, windows int) (trips, share float64) {
 
 func (m *market) request(i int) {
 	a := ratelimit.Ask{Organization: "org_a", Key: "key_a", Limits: []ratelimit.Limit{m.limit}}
-	d, err, w, renew := m.replicas[i].Request(&a)
+	d, w, renew, err := m.replicas[i].Request(&a)
 	switch {
 	case err != nil:
 		panic(err)

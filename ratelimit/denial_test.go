@@ -22,7 +22,7 @@ func TestTrapDenialOfALargeRequest(t *testing.T) {
 	l.cost = 2
 	l.get(1)
 	l.cost = 3
-	d, _, w, _ := l.Request(l.ask())
+	d, w, _, _ := l.Request(l.ask())
 	if w != nil {
 		l.exchange()
 		d, _, _ = ratelimit.Answer(w)
@@ -41,7 +41,7 @@ func TestTrapDenialMemory(t *testing.T) {
 	trips := l.Counts().Remembered.Load()
 	for range 4 {
 		l.advance(200 * time.Millisecond)
-		d, err, w, _ := l.Request(l.ask())
+		d, w, _, err := l.Request(l.ask())
 		if err != nil || w != nil || d.Allowed {
 			t.Fatalf("%+v, %v, waits %t", d, err, w != nil)
 		}
@@ -62,12 +62,12 @@ func TestTrapDenialWhileOthersHold(t *testing.T) {
 	other.Session, other.NextSession, other.Want, other.Cost = "other", "next", 2, 1
 	l.lease(other)
 	l.get(40)
-	_, _, w, _ := l.Request(l.ask())
+	_, w, _, _ := l.Request(l.ask())
 	if w != nil {
 		t.Fatal("not remembered")
 	}
 	l.advance(600 * time.Millisecond)
-	if _, _, w, _ = l.Request(l.ask()); w == nil {
+	if _, w, _, _ = l.Request(l.ask()); w == nil {
 		t.Fatal("remembered for longer than a hundredth of the window")
 	}
 }

@@ -43,19 +43,19 @@ func (r *Replica) holder(key string) *holder {
 }
 
 // Request decides, or says that the request waits. renew: a round is due.
-func (r *Replica) Request(a *Ask) (d Decision, err error, w *Waiter, renew bool) {
+func (r *Replica) Request(a *Ask) (d Decision, w *Waiter, renew bool, err error) {
 	h, cost := r.holder(a.Key), max(1, a.Cost)
 	if d, renew, ok := h.spend(&r.client, a, cost, nil); ok {
-		return d, nil, nil, renew
+		return d, nil, renew, nil
 	}
 	if d, err, ok := h.recall(&r.client, a, cost, nil); ok {
-		return d, err, nil, false
+		return d, nil, false, err
 	}
 	w = &waiter{done: make(chan struct{}, 1)}
 	if h.join(&r.client, a, cost, w) {
-		return d, nil, w, true
+		return d, w, true, nil
 	}
-	return w.decision, w.err, nil, false
+	return w.decision, nil, false, w.err
 }
 
 // Answer is what a waiter was told, if it was.

@@ -78,8 +78,7 @@ type replica struct {
 	*ratelimit.Replica
 	w       *world
 	drift   int64 // its clock gains so many microseconds in a thousand
-	stopped instant
-	paused  bool // may be stopped at its next look at the clock
+	paused  bool  // may be stopped at its next look at the clock
 	entry   instant
 	due     map[string]bool // rounds to compose
 	waiting map[*ratelimit.Waiter]asked

@@ -18,7 +18,7 @@ func (r *replica) request(k int, cost int64) {
 	a := ratelimit.Ask{Organization: "org_a", Key: key, Version: r.version[key], Rules: r.rules, Limits: limits, Cost: cost}
 	session, _, _, _ := r.Lease(key)
 	r.mayPause()
-	d, err, waiter, renew := r.Request(&a)
+	d, waiter, renew, err := r.Request(&a)
 	r.paused = false
 	r.due[key] = r.due[key] || renew
 	switch {

@@ -87,7 +87,7 @@ func (l *line) get(n int) (admitted int) {
 	l.Helper()
 	var waiting []*ratelimit.Waiter
 	for range n {
-		d, err, w, _ := l.Request(l.ask())
+		d, w, _, err := l.Request(l.ask())
 		if err != nil {
 			l.Fatal(err)
 		}
@@ -180,9 +180,9 @@ func TestTrapUnspentAfterLoss(t *testing.T) {
 func TestTrapSeenIsSent(t *testing.T) {
 	l := newLine(t, minute(1000))
 	// Two requests at once are a crowd: the second round leases.
-	_, _, w1, _ := l.Request(l.ask())
+	_, w1, _, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
-	_, _, w2, _ := l.Request(l.ask())
+	_, w2, _, _ := l.Request(l.ask())
 	g := l.lease(ratelimit.AskOf(r))
 	l.Receive("key_a", r, &g)
 	l.exchange()
@@ -207,7 +207,7 @@ func TestTrapLateDuplicate(t *testing.T) {
 	old := *l.ask()
 	old.Cost, old.Session, old.NextSession, old.Spent, old.Seen = 1, session, "never", total, granted
 	for {
-		if _, _, w, _ := l.Request(l.ask()); w != nil {
+		if _, w, _, _ := l.Request(l.ask()); w != nil {
 			break
 		}
 	}
@@ -252,7 +252,7 @@ func TestTrapStoppedBetweenSpendingAndLooking(t *testing.T) {
 		l.advance(tau) // the process stands still before the clock is read
 		return l.clock.now()
 	})
-	d, _, w, _ := l.Request(l.ask())
+	d, w, _, _ := l.Request(l.ask())
 	if d.Allowed || w == nil {
 		t.Fatalf("admitted after the lease's end: %+v", d)
 	}
@@ -269,7 +269,7 @@ func TestTrapAnswerAfterGivingUp(t *testing.T) {
 	l := newLine(t, minute(1000))
 	l.leased()
 	l.cost = 40
-	_, _, w, _ := l.Request(l.ask())
+	_, w, _, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
 	g := l.lease(ratelimit.AskOf(r))
 	l.Fail("key_a", r, errAway)
@@ -334,7 +334,7 @@ func TestTrapRestOfALease(t *testing.T) {
 // A cold key costs one trip, whatever time then brings.
 func TestTrapColdKey(t *testing.T) {
 	l := newLine(t, minute(100_000))
-	_, _, w, _ := l.Request(l.ask())
+	_, w, _, _ := l.Request(l.ask())
 	r := l.Compose("key_a")
 	if a := ratelimit.AskOf(r); a.Session != "" || a.Take != 1 || a.Want != 0 {
 		t.Fatalf("%+v", a)

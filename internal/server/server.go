@@ -134,7 +134,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(inBackground(func(ctx context.Context) { authenticator.RecordUses(ctx, back.store) }))
 	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
-	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge}
+	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge, limits: limiter.Stats()}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
 	if err != nil {
 		return err

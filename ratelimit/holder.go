@@ -302,6 +302,9 @@ func (h *holder) forsake(c *client, now time.Time) {
 // missing for a whole window. A third of τ is enough to see that a lease holds
 // much more than is used.
 func (h *holder) tick(c *client) (send bool, after time.Duration, idle bool) {
+	if h.terms == nil {
+		return false, 0, true // nobody has ever asked something that can be answered
+	}
 	now := c.now()
 	tau := h.terms.tau
 	if h.round != nil || h.queued {

@@ -340,6 +340,23 @@ func TestFullTable(t *testing.T) {
 	}
 }
 
+// A key of which nothing that can be answered was ever asked is forgotten like
+// any other.
+func TestRunForgetsMalformedAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{})})
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go l.Run(ctx)
+		if _, err := l.Decide(t.Context(), of("a", 0), nil); err == nil {
+			t.Error("a quota of 0 was decided on")
+		}
+		if time.Sleep(time.Minute); l.Holders() != 0 {
+			t.Errorf("%d keys are held", l.Holders())
+		}
+	})
+}
+
 // A client that goes away leaves at once; what was booked for it is burnt.
 func TestClientGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -38,7 +38,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 }
 
 // BenchmarkHot is a decision from a lease, to be held against BenchmarkKeyHash in
-// the same run: what it costs to hash a key is spent on each request anyway.
+// the same run: the hash of its key is what each request costs anyway.
 func BenchmarkHot(b *testing.B) {
 	for limits := 1; limits <= 4; limits++ {
 		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {

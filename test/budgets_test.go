@@ -78,7 +78,7 @@ func TestBudgetsOutliveTheProcess(t *testing.T) {
 // the others go on; one that has it all goes on at once.
 func TestBudgetsOfARedisThatIsKilled(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]redistest.Options{"append-only file": {AOF: "everysec"}, "snapshot": {}} {
+	for name, o := range map[string]redistest.Options{"append-only file": {AOF: "always"}, "snapshot": {}} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t, o)
 			all := startReplicas(t, settings{"KEYGATE_POLICY": inFrontOf(newUpstream(t, nil), budgetPolicy)}, server.URL(), server.URL())

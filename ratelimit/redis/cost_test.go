@@ -109,7 +109,7 @@ func BenchmarkTake(b *testing.B) {
 
 // What the gateway spends on making one ask.
 func BenchmarkAsked(b *testing.B) {
-	s := newScript(markerSource + leaseSource)
+	s := newScript(markerSource + holderSource + leaseSource)
 	for _, limits := range []int{1, 4} {
 		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {
 			asks := takeOf(limits, 0)
@@ -187,7 +187,7 @@ func BenchmarkMarker(b *testing.B) {
 			l := used(b, client)
 			if !with {
 				run := client.Get(context.Background(), newNames("org_0", "").marker()).Val()[:40]
-				l.lease = newScript(strings.Replace(markerSource, look, "'"+run+"'", 1) + leaseSource)
+				l.lease = newScript(strings.Replace(markerSource, look, "'"+run+"'", 1) + holderSource + leaseSource)
 			}
 			grants := make([]ratelimit.Grant, 1)
 			client.ConfigResetStat(context.Background())

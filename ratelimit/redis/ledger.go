@@ -38,6 +38,8 @@ var ErrDamaged = errors.New("stored value is damaged: remove it with DEL")
 var (
 	//go:embed marker.lua
 	markerSource string
+	//go:embed holder.lua
+	holderSource string
 	//go:embed lease.lua
 	leaseSource string
 	//go:embed stop.lua
@@ -65,7 +67,7 @@ var (
 func New(client goredis.UniversalClient) *Ledger {
 	return &Ledger{
 		client: client,
-		lease:  newScript(markerSource + leaseSource), stop: newScript(stopSource), mark: newScript(markerSource + markSource),
+		lease:  newScript(markerSource + holderSource + leaseSource), stop: newScript(stopSource), mark: newScript(markerSource + markSource),
 	}
 }
 

@@ -23,7 +23,7 @@ func TestLimitsPrepared(t *testing.T) {
 		return ok
 	}
 	first := openStore(t, Options{Client: client(t, server.URL())})
-	if prepared(first) || prepared(first) {
+	if prepared(first) {
 		t.Error("prepared before anybody did")
 	}
 	second := openStore(t, Options{Client: client(t, server.URL())})

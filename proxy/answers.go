@@ -133,15 +133,18 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	return out
 }
 
-// limiterFailed answers where the ledger could not be asked: admitting then
+// limiterFailed answers where the limits could not be checked: admitting then
 // would break the promise.
 func (x *exchange) limiterFailed(err error) *refusal {
 	x.cause = err
-	status := http.StatusServiceUnavailable
+	status, wait := http.StatusServiceUnavailable, int64(1)
 	if clientLeft(x.r.Context(), err) {
 		status = statusClientGone
 	}
-	return &refusal{decision: unavailable, retryAfter: 1, problem: problem.Problem{
+	if lost, ok := errors.AsType[*ratelimit.LostError](err); ok {
+		wait = max(1, int64((lost.RetryAfter+time.Second-1)/time.Second))
+	}
+	return &refusal{decision: unavailable, retryAfter: wait, problem: problem.Problem{
 		Status: status, Error: "Temporarily unavailable",
 		Detail: "The rate limit could not be checked at the moment. Try again shortly.",
 	}}
@@ -158,15 +161,32 @@ func (x *exchange) overLimit() *refusal {
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
-			bounds = append(bounds, fmt.Sprintf("%d requests per %s", state.Quota, spell(x.ask.Limits[i].Per)))
+			bounds = append(bounds, bound(state.Quota, &x.ask.Limits[i]))
 		}
 	}
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("The plan %q allows %s for each key, and that is used up. Wait %s before the next request, or ask for a larger plan.",
+		Detail: fmt.Sprintf("The plan %q allows %s, and that is used up. Wait %s before the next request, or ask for a larger plan.",
 			x.principal.Plan.Name, strings.Join(bounds, " and "), spell(time.Duration(wait)*time.Second)),
 		ViolatedPolicies: names,
 	}}
+}
+
+// bound says what a limit allows, and whom.
+func bound(quota int64, l *ratelimit.Limit) string {
+	whom := "for each key"
+	if l.Shared {
+		whom = "for all keys of the organization together"
+	}
+	return fmt.Sprintf("%d requests per %s %s", quota, span(l.Terms()), whom)
+}
+
+// span writes what a limit counts in for people: "1 minute", "month (Europe/Zurich)".
+func span(per, zone string) string {
+	if d, err := time.ParseDuration(per); err == nil {
+		return spell(d)
+	}
+	return fmt.Sprintf("calendar %s (%s)", per, zone)
 }
 
 func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
@@ -192,6 +212,10 @@ func (x *exchange) noAnswer(status int) *refusal {
 	case http.StatusRequestTimeout:
 		out.problem.Error = "Request timed out"
 		out.problem.Detail = "The body of the request did not arrive in time."
+	case http.StatusServiceUnavailable:
+		out.retryAfter = 1
+		out.problem.Error = "Temporarily unavailable"
+		out.problem.Detail = "The request was cut off: how many of this API key's requests are under way could not be checked for too long. The API may have acted on it all the same."
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."

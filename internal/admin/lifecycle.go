@@ -118,11 +118,14 @@ func (o *Overrides) domain() (keys.Overrides, error) {
 	}
 	out := keys.Overrides{MaxKeys: o.MaxKeys}
 	for i, l := range o.Limits {
-		per, err := time.ParseDuration(l.Per)
-		if err != nil {
-			return out, badField("overrides.limits["+strconv.Itoa(i)+"].per", l.Per, `must be a duration such as "1m" or "24h"`)
+		field := "overrides.limits[" + strconv.Itoa(i) + "]"
+		if err := out.Add(l.Name, l.Requests, l.Per, "", l.Shared); err != nil {
+			return out, badField(field+".per", l.Per, `must be a duration such as "1m" or "24h", or "day" or "month"`)
 		}
-		out.Add(l.Name, l.Requests, per)
+		last := &out.Limits[len(out.Limits)-1]
+		if err := last.SetTerms(l.Per, l.Timezone); err != nil {
+			return out, badField(field+".timezone", l.Timezone, `must be the name of a time zone such as Europe/Zurich, with "day" or "month"`)
+		}
 	}
 	return out, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"keygate/ratelimit"
 )
@@ -28,14 +27,23 @@ type limitRecord struct {
 	Name     string `json:"name"`
 	Requests int64  `json:"requests"`
 	Per      string `json:"per"`
+	Timezone string `json:"timezone,omitempty"`
+	Shared   bool   `json:"shared,omitempty"`
 }
 
 // IsZero reports whether nothing is overridden.
 func (o Overrides) IsZero() bool { return len(o.Limits) == 0 && o.MaxKeys == nil }
 
-// Add adds a limit of so many requests in any stretch of time as long as per.
-func (o *Overrides) Add(name string, requests int64, per time.Duration) {
-	o.Limits = append(o.Limits, ratelimit.Limit{Name: name, Quota: requests, Per: per})
+// Add adds a limit of so many requests in any stretch of time as long as per, or
+// in each calendar period ("day", "month") of a time zone; shared has all keys of
+// the organization draw on one budget. An error is about per and time zone.
+func (o *Overrides) Add(name string, requests int64, per, timezone string, shared bool) error {
+	l := ratelimit.Limit{Name: name, Quota: requests, Shared: shared}
+	if err := l.SetTerms(per, timezone); err != nil {
+		return err
+	}
+	o.Limits = append(o.Limits, l)
+	return nil
 }
 
 // Encode returns the stored form; nil for nothing.
@@ -45,7 +53,8 @@ func (o Overrides) Encode() json.RawMessage {
 	}
 	r := overridesRecord{MaxKeys: o.MaxKeys}
 	for _, l := range o.Limits {
-		r.Limits = append(r.Limits, limitRecord{Name: l.Name, Requests: l.Quota, Per: l.Per.String()})
+		per, zone := l.Terms()
+		r.Limits = append(r.Limits, limitRecord{Name: l.Name, Requests: l.Quota, Per: per, Timezone: zone, Shared: l.Shared})
 	}
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -65,11 +74,9 @@ func ParseOverrides(raw json.RawMessage) (o Overrides, err error) {
 	}
 	o.MaxKeys = r.MaxKeys
 	for _, l := range r.Limits {
-		per, err := time.ParseDuration(l.Per)
-		if err != nil {
+		if err := o.Add(l.Name, l.Requests, l.Per, l.Timezone, l.Shared); err != nil {
 			return o, fmt.Errorf("override of the limit %q: %w", l.Name, err)
 		}
-		o.Limits = append(o.Limits, ratelimit.Limit{Name: l.Name, Quota: l.Requests, Per: per})
 	}
 	return o, o.Validate()
 }

@@ -163,23 +163,18 @@ func (h *handler) answerKey(by *call, k keys.Key, err error, id string) (*body[K
 }
 
 func (h *handler) createKey(ctx context.Context, by *call, in *body[NewKey]) (*body[CreatedKey], error) {
-	n, err := newKey(&in.Body)
-	if err != nil {
-		return nil, err
-	}
-	k, secret, err := h.Service.CreateKey(ctx, by.actor, n)
+	k, secret, err := h.Service.CreateKey(ctx, by.actor, newKey(&in.Body))
 	if err != nil {
 		return nil, err
 	}
 	return &body[CreatedKey]{CreatedKey{Key: shown[Key](h, by, k), Secret: secret}}, nil
 }
 
-func newKey(n *NewKey) (keys.NewKey, error) {
-	o, err := n.Overrides.domain()
+func newKey(n *NewKey) keys.NewKey {
 	return keys.NewKey{
 		Name: n.Name, Description: n.Description, Organization: n.Organization, Space: n.Space, Account: n.Account,
-		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: o, Expires: n.Expires,
-	}, err
+		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: n.Overrides.domain(), Expires: n.Expires,
+	}
 }
 
 func (h *handler) listKeys(ctx context.Context, by *call, in *listKeys) (*body[Page[Key]], error) {

@@ -38,11 +38,7 @@ func (h *handler) editKey(ctx context.Context, by *call, in *editKey) (*body[Key
 		Name: e.Name, Description: e.Description, Permissions: e.Permissions, AllowedCIDRs: e.AllowedCIDRs, Expires: e.Expires, Plan: e.Plan,
 	}
 	if e.Overrides != nil {
-		o, err := e.Overrides.domain()
-		if err != nil {
-			return nil, err
-		}
-		edit.Overrides = &o
+		edit.Overrides = new(e.Overrides.domain())
 	}
 	k, err := h.Service.EditKey(ctx, by.actor, in.ID, edit)
 	return h.answerKey(by, k, err, in.ID)
@@ -112,17 +108,13 @@ func badField(field, value, problem string) error {
 }
 
 // domain turns overrides into those of package keys.
-func (o *Overrides) domain() (keys.Overrides, error) {
+func (o *Overrides) domain() keys.Overrides {
 	if o == nil {
-		return keys.Overrides{}, nil
+		return keys.Overrides{}
 	}
 	out := keys.Overrides{MaxKeys: o.MaxKeys}
-	for i, l := range o.Limits {
-		per, err := time.ParseDuration(l.Per)
-		if err != nil {
-			return out, badField("overrides.limits["+strconv.Itoa(i)+"].per", l.Per, `must be a duration such as "1m" or "24h"`)
-		}
-		out.Add(l.Name, l.Requests, per)
+	for _, l := range o.Limits {
+		out.Add(l.Name, l.Requests, l.Per)
 	}
-	return out, nil
+	return out
 }

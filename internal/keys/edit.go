@@ -62,7 +62,7 @@ func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key,
 			return err
 		}
 	}
-	if err := s.terms(by, c, k, o, edit.Plan != nil, edit.Overrides != nil); err != nil || edit.Permissions == nil {
+	if err := s.terms(by, c, k, o, edit.Plan != nil, edit.Overrides); err != nil || edit.Permissions == nil {
 		return err
 	}
 	grants, err := s.store.Grants(ctx, k.Account)

@@ -2,9 +2,9 @@ package keys
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"keygate/ratelimit"
@@ -16,6 +16,9 @@ type Overrides struct {
 	Limits []ratelimit.Limit
 	// MaxKeys replaces the plan's, for an organization; nil: the plan's holds.
 	MaxKeys *int
+	// unreadable are the periods of Limits that are none, by position, as they
+	// were given.
+	unreadable map[int]string
 }
 
 // overridesRecord is the form in which Overrides are stored and shown.
@@ -33,9 +36,17 @@ type limitRecord struct {
 // IsZero reports whether nothing is overridden.
 func (o Overrides) IsZero() bool { return len(o.Limits) == 0 && o.MaxKeys == nil }
 
-// Add adds a limit of so many requests in any stretch of time as long as per.
-func (o *Overrides) Add(name string, requests int64, per time.Duration) {
-	o.Limits = append(o.Limits, ratelimit.Limit{Name: name, Quota: requests, Per: per})
+// Add adds a limit of so many requests in any stretch of time as long as per. A
+// per that is no duration is reported with what else is wrong, by Validate.
+func (o *Overrides) Add(name string, requests int64, per string) {
+	d, err := time.ParseDuration(per)
+	if err != nil {
+		if o.unreadable == nil {
+			o.unreadable = make(map[int]string)
+		}
+		o.unreadable[len(o.Limits)] = per
+	}
+	o.Limits = append(o.Limits, ratelimit.Limit{Name: name, Quota: requests, Per: d})
 }
 
 // Encode returns the stored form; nil for nothing.
@@ -74,15 +85,61 @@ func ParseOverrides(raw json.RawMessage) (o Overrides, err error) {
 	return o, o.Validate()
 }
 
-// Validate reports the first thing that is wrong.
+// Validate reports every wrong field.
 func (o Overrides) Validate() error {
-	if err := (Plan{Limits: o.Limits, MaxKeys: Unlimited}).Validate(); err != nil {
-		return err
+	var c check
+	c.ownOverrides("", o)
+	return c.err()
+}
+
+// ownOverrides checks what can be judged without the plan; at is what the names
+// of the fields start with.
+func (c *check) ownOverrides(at string, o Overrides) {
+	if len(o.Limits) > MaxLimits {
+		c.add(at+"limits", "", "has %d entries; at most %d are allowed", len(o.Limits), MaxLimits)
+		return
+	}
+	for i, l := range o.Limits {
+		c.limit(fmt.Sprintf("%slimits[%d]", at, i), l, o.unreadable[i])
+		if slices.ContainsFunc(o.Limits[:i], func(x ratelimit.Limit) bool { return x.Name == l.Name }) {
+			c.add(fmt.Sprintf("%slimits[%d].name", at, i), l.Name, "stands twice in the list")
+		}
 	}
 	if o.MaxKeys != nil && *o.MaxKeys < Unlimited {
-		return errors.New("max_keys must be 0 or more, or -1 for unlimited")
+		c.add(at+"max_keys", strconv.Itoa(*o.MaxKeys), "must be 0 or more, or -1 for unlimited")
 	}
-	return nil
+}
+
+// limit checks one limit, each of its fields by itself: with the others as they
+// would be right, so that what is left is this one's.
+func (c *check) limit(at string, l ratelimit.Limit, unreadable string) {
+	right := ratelimit.Limit{Name: "x", Quota: 1, Per: time.Second}
+	named, counted, timed := right, right, right
+	named.Name, counted.Quota, timed.Per = l.Name, l.Quota, l.Per
+	if named.Validate() != nil {
+		c.add(at+".name", l.Name, "must be 1 to %d letters, digits, '_', '-' and '.'", ratelimit.MaxName)
+	}
+	if counted.Validate() != nil {
+		c.add(at+".requests", strconv.FormatInt(l.Quota, 10), "must lie between 1 and %d", int64(ratelimit.MaxQuota))
+	}
+	if timed.Validate() != nil {
+		given := unreadable
+		if given == "" && l.Per != 0 {
+			given = l.Per.String()
+		}
+		c.add(at+".per", given, "must be a duration of whole seconds from %s to %s, such as 1m or 24h", ratelimit.MinWindow, ratelimit.MaxWindow)
+	}
+}
+
+// overrides checks what an operator negotiated, together with the plan.
+func (c *check) overrides(field string, o Overrides, plan Plan) {
+	wrong := len(c.fields)
+	if c.ownOverrides(field+".", o); len(c.fields) > wrong {
+		return
+	}
+	if err := plan.With(o).Validate(); err != nil {
+		c.add(field, "", "with the plan %s it %s", plan.Name, err)
+	}
 }
 
 // With returns the plan with overrides applied: of an organization first, then

@@ -294,10 +294,7 @@ func (m *machine) importKey(a modelActor, item object, id string) bool {
 		ends, ok = at, err == nil
 	}
 	if k.expires = ends; !ends.IsZero() {
-		k.lifetime = ends.Sub(now)
-		if item["status"] == "expired" {
-			k.lifetime = max(ends.Sub(k.created), 0)
-		}
+		k.lifetime = max(ends.Sub(k.created), 0)
 	}
 	counts := 0
 	if status := k.status(now); status == "active" || status == "paused" {

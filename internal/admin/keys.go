@@ -143,7 +143,7 @@ func (h *handler) registerKeys() {
 	})
 	register(h, operation{
 		method: http.MethodPatch, path: "/v1/keys/{id}", id: "edit-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks.",
+		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks. A key that is no operator's puts off neither its own expiry nor allows itself more addresses.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleKeyEdit, example: exampleKey,
 	}, h.editKey)
 	register(h, operation{

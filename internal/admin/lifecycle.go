@@ -16,14 +16,14 @@ type KeyEdit struct {
 	Description  *string    `json:"description,omitempty" nullable:"false"`
 	Permissions  *[]string  `json:"permissions,omitempty" nullable:"false" doc:"All that the key shall have."`
 	AllowedCIDRs *[]string  `json:"allowed_cidrs,omitempty" nullable:"false" doc:"All that may use the key; an empty list: everybody."`
-	Expires      *string    `json:"expires,omitempty" nullable:"false" doc:"As at creation."`
+	Expires      *string    `json:"expires,omitempty" nullable:"false" doc:"As at creation; empty is refused."`
 	Plan         *string    `json:"plan,omitempty" nullable:"false" doc:"An empty text: the organization's. Operators only."`
 	Overrides    *Overrides `json:"overrides,omitempty" nullable:"false" doc:"All of them; an empty object: none. Operators only."`
 }
 
 // Rotation says how a key gets another secret.
 type Rotation struct {
-	Overlap string `json:"overlap,omitempty" doc:"How long the present secret goes on working, such as 24h or 7d, at most 30d. Left out: it stops at once."`
+	Overlap string `json:"overlap,omitempty" doc:"How long the present secret goes on working, such as 24h or 7d, whole seconds, at most 30d. Left out: it stops at once."`
 	Expires string `json:"expires,omitempty" doc:"A new expiry, as at creation. Left out: as it is; an expired key gets the lifetime that it had."`
 }
 

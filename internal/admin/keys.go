@@ -145,7 +145,7 @@ func (h *handler) registerKeys() {
 	})
 	register(h, operation{
 		method: http.MethodPatch, path: "/v1/keys/{id}", id: "edit-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks.",
+		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks. A key that is no operator's puts off neither its own expiry nor allows itself more addresses.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleKeyEdit, example: exampleKey,
 	}, h.editKey)
 	register(h, operation{
@@ -165,23 +165,18 @@ func (h *handler) answerKey(by *call, k keys.Key, err error, id string) (*body[K
 }
 
 func (h *handler) createKey(ctx context.Context, by *call, in *body[NewKey]) (*body[CreatedKey], error) {
-	n, err := newKey(&in.Body)
-	if err != nil {
-		return nil, err
-	}
-	k, secret, err := h.Service.CreateKey(ctx, by.actor, n)
+	k, secret, err := h.Service.CreateKey(ctx, by.actor, newKey(&in.Body))
 	if err != nil {
 		return nil, err
 	}
 	return &body[CreatedKey]{CreatedKey{Key: shown[Key](h, by, k), Secret: secret}}, nil
 }
 
-func newKey(n *NewKey) (keys.NewKey, error) {
-	o, err := n.Overrides.domain()
+func newKey(n *NewKey) keys.NewKey {
 	return keys.NewKey{
 		Name: n.Name, Description: n.Description, Organization: n.Organization, Space: n.Space, Account: n.Account,
-		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: o, Expires: n.Expires,
-	}, err
+		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: n.Overrides.domain(), Expires: n.Expires,
+	}
 }
 
 func (h *handler) listKeys(ctx context.Context, by *call, in *listKeys) (*body[Page[Key]], error) {

@@ -39,9 +39,9 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	a.reportReplicas()
-	return a.exit(err)
+	return a.exit(cmd, err)
 }
 
 func (a *app) root() *cobra.Command {

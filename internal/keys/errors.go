@@ -33,7 +33,11 @@ type TooManyKeysError struct {
 }
 
 func (e *TooManyKeysError) Error() string {
-	return fmt.Sprintf("the plan of organization %s allows %d active keys and they are used up: revoke or delete a key that is no longer needed, or ask an operator for a larger plan", e.Organization, e.Max)
+	keys := "keys"
+	if e.Max == 1 {
+		keys = "key"
+	}
+	return fmt.Sprintf("the plan of organization %s allows %d %s, active or paused, and there is no room for another: revoke or delete one that is no longer needed, or ask an operator for a larger plan", e.Organization, e.Max, keys)
 }
 
 // InUseError says that a record cannot be deleted while others refer to it.

@@ -55,6 +55,9 @@ func start(t *testing.T) *instance {
 	server := httptest.NewServer(admin.New(admin.Options{
 		Auth: authenticator, Service: in.service, Policy: inForce, Format: format, Realm: "keygate",
 		Allow: func(string) (bool, time.Duration) { return true, 0 }, Replicas: func(context.Context) ([]keys.Replica, error) { return []keys.Replica{{ID: "rep_1", Name: "here"}}, nil },
+		Confirmed: func(context.Context, int64) ([]keys.Confirmation, error) {
+			return []keys.Confirmation{{ID: "rep_1", Name: "here"}}, nil
+		},
 		Version: "test", Log: zap.NewNop(), Now: time.Now,
 	}))
 	t.Cleanup(server.Close)

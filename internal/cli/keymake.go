@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"keygate/internal/admin"
@@ -134,7 +136,8 @@ func (a *app) keysRotate() *cobra.Command {
 		Use: "rotate ID|NAME", Short: "Give a key another secret and show it, once", Args: arguments("ID"),
 		Long: `Gives a key another secret, which is printed once; id, permissions, limits and history stay.
 The former secret stops at once, or with --overlap that much later: at most two work at a time. An expired key comes back to life.
-Without --overlap it asks first on a terminal.`,
+Without --overlap it asks first on a terminal. Where a former secret is still in its overlap, that ends now: this is asked first,
+and without a terminal --yes is needed.`,
 		Example: "  keygate keys rotate billing --overlap 24h\n  keygate keys rotate billing --expires 90d --yes -o json",
 	}
 	cmd.Flags().StringVar(&in.Overlap, "overlap", "", "how long the former secret goes on working, such as 24h or 7d, at most 30d (default not at all)")
@@ -148,6 +151,7 @@ Without --overlap it asks first on a terminal.`,
 		if in.Overlap != "" {
 			q = question{text: "Rotate the key %s (%s)? Its present secret stops working after " + printable(in.Overlap) + ".", quiet: true}
 		}
+		q.also = endsFormer
 		c, k, err := a.chosenKey(cmd, args[0], *yes, q)
 		if err != nil {
 			return err
@@ -156,7 +160,23 @@ Without --overlap it asks first on a terminal.`,
 		if err != nil {
 			return err
 		}
+		if formerInOverlap(k) {
+			a.say("The secret %s, which was to work until %s, has ended.", shownSecret(k.Former.Prefix, k.Former.LastFour), timestamp(formerEnd(k)))
+		}
 		return a.printSecret(cmd, c, *output, rotated)
 	}
 	return cmd
+}
+
+// formerInOverlap reports whether a rotation now would end a secret that was
+// promised to go on working.
+func formerInOverlap(k admin.Key) bool {
+	return k.Former != nil && k.RevokedAt.IsZero() && formerEnd(k).After(time.Now())
+}
+
+func endsFormer(k admin.Key) string {
+	if !formerInOverlap(k) {
+		return ""
+	}
+	return "Its former secret " + shownSecret(k.Former.Prefix, k.Former.LastFour) + ", which was to work until " + timestamp(formerEnd(k)) + ", ends at once."
 }

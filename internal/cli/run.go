@@ -40,8 +40,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
 	err := root.ExecuteContext(ctx)
-	a.reportReplicas()
-	return a.exit(err)
+	confirmed := a.reportReplicas()
+	if code := a.exit(err); code != exitOK || confirmed {
+		return code
+	}
+	return exitFailure
 }
 
 func (a *app) root() *cobra.Command {
@@ -57,7 +60,8 @@ A key with keygate:operator works in every organization. A member's key works in
 keygate:keys-read, keygate:keys-write, keygate:members, keygate:audit; 'keygate whoami' shows them.
 Over plain HTTP the key is sent to this machine only, unless KEYGATE_ADMIN_INSECURE=true.
 
-With --wait a change waits until all replicas have acted on it, and says which have.
+With --wait a change waits until all replicas have acted on it, and says which have. Where one does not confirm it within 2 s
+the exit code is 1, though the change is made.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused by the management API, 5 not found.
 'keys test' and 'explain' exit with 4 where a key does not work or a request would be refused.`

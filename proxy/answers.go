@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,26 +151,46 @@ func clientLeft(ctx context.Context, err error) bool {
 func (x *exchange) overLimit() *refusal {
 	wait := ratelimit.RetryAfterSeconds(x.limits)
 	var names, bounds []string
+	negotiated := false
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
-			bounds = append(bounds, fmt.Sprintf("%d requests per %s", state.Quota, spell(x.ask.Limits[i].Per)))
+			bounds = append(bounds, requestsPer(state.Quota, x.ask.Limits[i].Per))
+			negotiated = negotiated || !x.ofPlan(&x.ask.Limits[i])
 		}
+	}
+	allows, more := fmt.Sprintf("The plan %q allows %s for each key", x.principal.Plan.Name, strings.Join(bounds, " and ")), "a larger plan"
+	if negotiated {
+		allows, more = "This API key's limit is "+strings.Join(bounds, " and "), "a higher limit"
 	}
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("The plan %q allows %s for each key, and that is used up. Wait %s before the next request, or ask for a larger plan.",
-			x.principal.Plan.Name, strings.Join(bounds, " and "), spell(time.Duration(wait)*time.Second)),
+		Detail:           fmt.Sprintf("%s, and that is used up. Wait %s before the next request, or ask for %s.", allows, spell(time.Duration(wait)*time.Second), more),
 		ViolatedPolicies: names,
 	}}
+}
+
+// ofPlan reports whether a limit is the plan's own, and not one that was
+// negotiated for the key or its organization.
+func (x *exchange) ofPlan(l *ratelimit.Limit) bool {
+	return slices.ContainsFunc(x.policy.keys.Plans[x.principal.Plan.Name].Limits, func(o ratelimit.Limit) bool {
+		return o.Name == l.Name && o.Quota == l.Quota && o.Per == l.Per
+	})
+}
+
+func requestsPer(n int64, per time.Duration) string {
+	if n == 1 {
+		return "1 request per " + spell(per)
+	}
+	return fmt.Sprintf("%d requests per %s", n, spell(per))
 }
 
 func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
 	wait := max(1, int64((retryAfter+time.Second-1)/time.Second))
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("This route allows %d requests per %s for each client address, and that is used up. Wait %s before the next request.",
-			x.rule.Public.Requests, spell(x.rule.Public.Per), spell(time.Duration(wait)*time.Second)),
+		Detail: fmt.Sprintf("This route allows %s for each client address, and that is used up. Wait %s before the next request.",
+			requestsPer(int64(x.rule.Public.Requests), x.rule.Public.Per), spell(time.Duration(wait)*time.Second)),
 		ViolatedPolicies: []string{"address"},
 	}}
 }

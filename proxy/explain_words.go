@@ -85,7 +85,7 @@ func degraded(d ratelimit.Decision) string {
 func limitsDetail(limits []auth.ExplainedLimit) string {
 	var all []string
 	for _, l := range limits {
-		all = append(all, fmt.Sprintf("%q has %d of %d requests per %s left", l.Name, l.Remaining, l.Quota, spell(l.Per)))
+		all = append(all, fmt.Sprintf("%q has %d of %s left", l.Name, l.Remaining, requestsPer(l.Quota, l.Per)))
 	}
 	return "The limit " + strings.Join(all, ", and ") + "."
 }

@@ -87,7 +87,7 @@ var errNotRegistered = errors.New("the policy could not be registered")
 func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
+	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry(keys.ActionPolicyLoad, l.now(), map[string]string{"digest": loaded.Digest}))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}

@@ -85,14 +85,27 @@ func (a *Authenticator) ByHash(ctx context.Context, h keys.Hash, policy *keys.Po
 		return nil, refusal
 	}
 	state := stateAt(&e.record, a.now())
-	if s := &e.secret; !s.Imported && s.Prefix != a.format.Prefix() {
+	switch s := &e.secret; {
+	case !s.Imported && s.Prefix != a.format.Prefix():
 		state = unknownKey() // made under a former prefix: the secret is refused before it is looked up
+	case s.Imported:
+		looked, err := a.looksForImported(ctx, s.Prefix)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if !looked {
+			state = undeclared()
+		}
 	}
 	p, refusal := a.under(e, policy)
 	if state != nil {
 		return p, state
 	}
 	return p, refusal
+}
+
+func undeclared() *Refusal {
+	return refuse(Invalid, "The API key was imported and does not look like those of this instance: its form must be declared, or the gate does not look for it.")
 }
 
 // Judgement is what Authorize looks at, each check by itself: nil is a pass.

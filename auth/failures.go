@@ -30,21 +30,24 @@ func (a *Authenticator) Failed(client netip.Addr) *Refusal {
 	return nil
 }
 
-// exhausted is Failed without counting anything.
+// exhausted is Failed without counting anything, for what is not even looked up.
 func (a *Authenticator) exhausted(client netip.Addr) *Refusal {
 	if a.failures == nil || !client.IsValid() {
 		return nil
 	}
-	if left, wait := a.failures.Peek(AddressKey(client)); left == 0 {
-		return a.tooMany(wait)
+	left, wait := a.failures.Peek(AddressKey(client))
+	if left > 0 {
+		return nil
 	}
-	return nil
+	r := a.tooMany(wait)
+	r.Detail = fmt.Sprintf("Too many requests from this address failed, so that imported API keys which the gateway does not have in memory are not looked up for it at the moment. Wait %d s before the next request.", r.RetryAfter)
+	return r
 }
 
 func (a *Authenticator) tooMany(wait time.Duration) *Refusal {
 	seconds := max(1, int64((wait+time.Second-1)/time.Second))
 	r := refuse(TooManyFailures, "Too many requests from this address failed: with keys that do not exist, or to where nothing is. Wait "+
-		fmt.Sprint(seconds)+" s before the next one; requests with a valid API key are served meanwhile.")
+		fmt.Sprint(seconds)+" s before the next one; requests with a valid API key of this gateway are served meanwhile.")
 	r.RetryAfter = seconds
 	a.cache.stats.FailuresRefused.Add(1)
 	return r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"keygate/internal/keys"
@@ -24,17 +25,53 @@ type declaredForms struct {
 // foreign reports whether a token that is not of this instance's own format has
 // one that an import declared. Nothing else is ever looked up.
 func (c *cache) foreign(ctx context.Context, token string) (bool, error) {
-	d := c.forms.Load()
-	if d == nil || !c.stamps.holds(&d.stamp) || !c.isFresh() && c.now().Sub(d.read) > formsFor {
-		read, err := c.readForms(ctx)
-		switch {
-		case err == nil:
-			d = read
-		case d == nil: // it may be a good key: it cannot be said to be invalid
-			return false, err
-		} // else those that were known: forms are only ever added
+	d, err := c.declared(ctx)
+	if err != nil { // it may be a good key: it cannot be said to be invalid
+		return false, err
 	}
 	return slices.ContainsFunc(d.forms, func(f keys.Form) bool { return f.Has(token) }), nil
+}
+
+// declared returns the declared forms. Where they cannot be read anew those that
+// were known are as good: forms are only ever added.
+func (c *cache) declared(ctx context.Context) (*declaredForms, error) {
+	d := c.forms.Load()
+	if d != nil && c.stamps.holds(&d.stamp) && (c.isFresh() || c.now().Sub(d.read) <= formsFor) {
+		return d, nil
+	}
+	read, err := c.readForms(ctx)
+	if err != nil && d != nil {
+		return d, nil
+	}
+	return read, err
+}
+
+// LooksFor reports whether the gate would look for a token at all: it has this
+// instance's own format, or one that an import declared. An error means that the
+// declared ones are not known.
+func (a *Authenticator) LooksFor(ctx context.Context, token string) (bool, error) {
+	switch {
+	case a.format.Valid(token):
+		return true, nil
+	case strings.HasPrefix(token, a.format.Prefix()+"_"):
+		return false, nil // ours, but mistyped: no form with our prefix can be declared
+	}
+	return a.cache.foreign(ctx, token)
+}
+
+// looksForImported reports whether the gate may find an imported secret of which
+// only this beginning is known; an empty one says nothing.
+func (a *Authenticator) looksForImported(ctx context.Context, prefix string) (bool, error) {
+	if prefix == "" || prefix == a.format.Prefix() || strings.HasPrefix(prefix, a.format.Prefix()+"_") {
+		return true, nil
+	}
+	declared, err := a.cache.declared(ctx)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(declared.forms, func(f keys.Form) bool {
+		return strings.HasPrefix(f.Prefix, prefix) || strings.HasPrefix(prefix, f.Prefix)
+	}), nil
 }
 
 // readForms asks the store once for all who want to know at the same time.

@@ -161,20 +161,14 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, client n
 // has no checksum, so that anybody can make up any number of such tokens: while
 // the budget of the client's address is used up, only those in memory are served.
 func (a *Authenticator) find(ctx context.Context, token string, h keys.Hash, client netip.Addr, policy *keys.Policy) (*entry, *Refusal) {
-	if a.format.Valid(token) {
-		return a.entry(ctx, h, policy)
-	}
-	if strings.HasPrefix(token, a.format.Prefix()+"_") {
-		return nil, unknownKey() // ours, but mistyped: no form with our prefix can be declared
-	}
-	declared, err := a.cache.foreign(ctx, token)
+	looked, err := a.LooksFor(ctx, token)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if !declared {
+	if !looked {
 		return nil, unknownKey()
 	}
-	if !a.cache.remembers(h) {
+	if !a.format.Valid(token) && !a.cache.remembers(h) {
 		if tooMany := a.exhausted(client); tooMany != nil {
 			return nil, tooMany
 		}

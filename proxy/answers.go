@@ -12,6 +12,7 @@ import (
 
 	"keygate/auth"
 	"keygate/internal/problem"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
@@ -58,9 +59,13 @@ func (x *exchange) refuse(answer *refusal) {
 // ignoreBody bounds the wait for a body that is not forwarded: net/http reads
 // what is left of one before the answer goes out.
 func (x *exchange) ignoreBody() {
+	wait := refusedBodyTimeout
+	if x.call.Body.Late() { // it was waited for
+		wait = 0
+	}
 	if x.r.ContentLength != 0 {
 		// Writers of tests have no deadline.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(wait))
 	}
 }
 
@@ -203,6 +208,11 @@ func (x *exchange) noAnswer(status int) *refusal {
 		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
 	}}
 	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return x.tooLarge()
+	case http.StatusRequestTimeout:
+		out.problem.Error = "Request timed out"
+		out.problem.Detail = "The body of the request did not arrive in time."
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."
@@ -214,6 +224,28 @@ func (x *exchange) noAnswer(status int) *refusal {
 		out.problem.Detail = "The API behind this gateway did not answer in time. It may have acted on the request all the same."
 	}
 	return out
+}
+
+// tooLarge is about a body beyond the route's max_body.
+func (x *exchange) tooLarge() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusRequestEntityTooLarge, Error: "Request body too large",
+		Detail: fmt.Sprintf("This path takes bodies of at most %d bytes.", x.rule.MaxBody),
+	}}
+}
+
+// spared is about a request that was not sent because the upstream has enough to
+// do, or because it failed too often lately.
+func (x *exchange) spared(busy *upstream.BusyError) *refusal {
+	wait := max(1, int64((busy.RetryAfter+time.Second-1)/time.Second))
+	detail := "The API behind this gateway has as many requests under way as it may have."
+	if busy.Open {
+		detail = "The API behind this gateway fails at the moment and is left alone for a while."
+	}
+	return &refusal{decision: x.decision, retryAfter: wait, problem: problem.Problem{
+		Status: http.StatusServiceUnavailable, Error: "Upstream unavailable",
+		Detail: fmt.Sprintf("%s Try again in %s. Your request was admitted and counted.", detail, spell(time.Duration(wait)*time.Second)),
+	}}
 }
 
 // spell writes a duration for people: "1 minute", "90 seconds".

@@ -126,3 +126,38 @@ func TestBootstrapKeyTaken(t *testing.T) {
 		t.Errorf("it said: %s", said)
 	}
 }
+
+// Whatever was done to the administrator's key through the API, another one in the
+// variable lets the operator in again, and the start says when the present one is
+// of little use.
+func TestBootstrapKeyMendsItself(t *testing.T) {
+	t.Parallel()
+	g := start(t, nil)
+	c := chosen{g}
+	for _, spoil := range []struct {
+		word string
+		args func(id, account string) []string
+	}{
+		{"some addresses only", func(id, _ string) []string { return []string{"keys", "edit", id, "--allow-cidr", "127.0.0.0/8"} }},
+		{"no longer has keygate:operator", func(_, account string) []string {
+			return []string{"accounts", "revoke-grant", account, "keygate:operator", "--yes"}
+		}},
+	} {
+		var all []struct{ ID, Account string }
+		c.must(&all, "keys", "list", "--name", "administrator", "--limit", "1")
+		if r := c.cli(spoil.args(all[0].ID, all[0].Account)...); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		c.with(c.key)
+		c.warned(spoil.word, true)
+		c.key = newSecret(t)
+		c.with(c.key)
+		c.works(c.key, true)
+		c.warned("", false)
+	}
+	var log []struct{ Action, Actor string }
+	c.must(&log, "audit", "list", "--actor", "system", "--action", "grant.add")
+	if len(log) != 1 {
+		t.Errorf("the grant that was given back is not in the audit log: %v", log)
+	}
+}

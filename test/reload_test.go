@@ -77,7 +77,10 @@ func TestReload(t *testing.T) {
 		return strings.ReplaceAll(inFrontOf(api, roundPolicy), "ROUND", fmt.Sprint("round-", round))
 	}
 	file := written(t, "policy.yaml", policy(0))
-	g := start(t, settings{"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_POLICY_WATCH": "false"})
+	g := start(t, settings{
+		"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_POLICY_WATCH": "false",
+		"KEYGATE_FAILED_PER_ADDRESS": "off", // it asks for what is not there until it is
+	})
 	k := g.newKey("steady", "--permissions", "orders:read")
 
 	load := g.load(4, "/steady", k.Secret)

@@ -253,8 +253,8 @@ func (h *handler) serveSpec(w http.ResponseWriter, r *http.Request, c *call) {
 
 func (h *handler) log(c *call, r *http.Request, status int, took time.Duration) {
 	path := r.URL.Path
-	if auth.HoldsKey(h.Format, path) { // somebody took a secret for an id
-		path = "(hidden: it holds an API key)"
+	if !loggable(path) {
+		path = "(hidden: it may hold an API key)"
 	}
 	log, fields := h.Log.Info, []zap.Field{
 		zap.String("request_id", c.id),

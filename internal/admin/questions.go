@@ -141,9 +141,7 @@ func (h *handler) explain(ctx context.Context, by *call, in *body[ExplainQuestio
 		k, hash, err = h.Service.Find(ctx, by.actor, q.KeyID)
 		err = naming(err, "key", "id", q.KeyID)
 	case q.Key != "":
-		if k, hash, err = h.Service.FindSecret(ctx, by.actor, q.Key); errors.Is(err, keys.ErrNotFound) {
-			hash, err = keys.HashSecret(""), nil // nobody's: the gate says so
-		}
+		k, hash, err = h.explainedSecret(ctx, by, q.Key)
 	default:
 		err = h.Service.MayAsk(by.actor)
 	}
@@ -156,6 +154,26 @@ func (h *handler) explain(ctx context.Context, by *call, in *body[ExplainQuestio
 	}
 	e.Key = k.ID
 	return &body[Explanation]{e}, nil
+}
+
+// explainedSecret finds the key that a string is. One that the gate would not look
+// for, or that the caller does not see, is nobody's: the gate says so. Who may not
+// ask learns nothing about any but its own.
+func (h *handler) explainedSecret(ctx context.Context, by *call, secret string) (keys.Key, keys.Hash, error) {
+	k, hash, err := h.Service.FindSecret(ctx, by.actor, secret)
+	if err != nil || k.ID != by.actor.Key {
+		if refused := h.Service.MayAsk(by.actor); refused != nil {
+			return keys.Key{}, hash, refused
+		}
+	}
+	looked, lookErr := h.Auth.LooksFor(ctx, secret)
+	switch {
+	case lookErr != nil:
+		return keys.Key{}, hash, lookErr
+	case errors.Is(err, keys.ErrNotFound), err == nil && !looked:
+		return keys.Key{}, keys.HashSecret(""), nil
+	}
+	return k, hash, err
 }
 
 func (h *handler) ask(ctx context.Context, q Question, key keys.Hash) (Explanation, error) {

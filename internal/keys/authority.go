@@ -124,6 +124,19 @@ func (a *Authority) covers(permissions []string, space string) (beyond []string)
 	return beyond
 }
 
+// mayBe refuses to let the actor act as another account: whoever has the secret of
+// a key of that account keeps it when its own roles are taken away, and passes for
+// the other in the upstream's eyes. Who manages the members may.
+func (a *Actor) mayBe(account, space string) error {
+	if a.Operator || account == a.Account || a.Holds(PermissionMembers, space) {
+		return nil
+	}
+	return &ForbiddenError{
+		Required: []string{PermissionMembers},
+		Detail:   "the key belongs to another account than the API key that asks for its secret: that needs " + PermissionMembers,
+	}
+}
+
 // beyondError says which field would hand on what the actor lacks.
 func beyondError(field, what string, beyond []string) error {
 	detail := fmt.Sprintf("%s goes beyond what the API key itself may do: it lacks %s", what, shorten(beyond, 5))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -110,6 +111,7 @@ func (s *Service) firstStart(ctx context.Context, o BootstrapOptions) (Bootstrap
 		})
 	}
 	m.Audit = []AuditEntry{s.audit(System, now, "organization.create", KindOrganization, org.ID, org.ID, nil, organizationView(org))}
+	m.Audit = append(m.Audit, s.audit(System, now, "account.create", KindAccount, operator.ID, "", nil, accountView(operator, m.Grants[0])))
 	for _, k := range m.Keys {
 		m.Audit = append(m.Audit, s.audit(System, now, "key.create", KindKey, k.ID, k.Organization, nil, keyView(k)))
 	}
@@ -158,15 +160,32 @@ func (s *Service) chosenSecret(ctx context.Context, secret string, setting Setti
 	case known && found.Secret == 0 && !found.Key.PausedAt.IsZero():
 		return Bootstrapped{Warning: "the chosen administrator's key is paused and stays paused: choose another, or resume it through the API"}, nil
 	case known && found.Secret == 0:
-		return Bootstrapped{}, nil
+		return Bootstrapped{Warning: s.powerless(found)}, nil
 	case !known && v.Hash == hex.EncodeToString(h[:]):
 		return Bootstrapped{Warning: "the chosen administrator's key was deleted through the API and stays deleted: choose another"}, nil
 	}
 	return Bootstrapped{}, s.replaceAdmin(ctx, secret, setting, v)
 }
 
-// replaceAdmin gives the administrator's key another secret, or makes a new key
-// where the former was revoked or deleted.
+// powerless says why the administrator's key is of little use as it is; empty if
+// it is not.
+func (s *Service) powerless(f Found) string {
+	const instead = ": another KEYGATE_BOOTSTRAP_KEY makes it work again"
+	policy := s.policy()
+	held := policy.Catalogue.Expand(f.Key.Permissions).And(policy.Granted(f.Grants, "", ""))
+	switch i, ok := policy.Catalogue.Index(PermissionOperator); {
+	case f.Key.Status(s.now()) == Expired:
+		return "the chosen administrator's key has expired" + instead
+	case !ok || !held.Has(i):
+		return "the chosen administrator's key no longer has " + PermissionOperator + ", or its account does not" + instead
+	case len(f.Key.AllowedCIDRs) > 0:
+		return "the chosen administrator's key may be used from some addresses only" + instead + " from everywhere"
+	}
+	return ""
+}
+
+// replaceAdmin gives the administrator's key another secret and what it needs to
+// be one, or makes a new key where the former was revoked or deleted.
 func (s *Service) replaceAdmin(ctx context.Context, secret string, setting Setting, v bootstrapValue) error {
 	now := s.instant()
 	m := Mutation{At: now}
@@ -179,18 +198,45 @@ func (s *Service) replaceAdmin(ctx context.Context, secret string, setting Setti
 		k := former
 		k.Secrets = withPresent(former.Secrets, NewSecret(s.format, secret, now), now)
 		k.UpdatedAt, k.RotatedAt = now, now
-		k.PausedAt = time.Time{} // or nobody could resume it
+		// Or nobody could mend what the API has done to it.
+		k.PausedAt, k.ExpiresAt, k.Lifetime, k.AllowedCIDRs = time.Time{}, time.Time{}, 0, nil
+		if !slices.Contains(k.Permissions, PermissionOperator) {
+			k.Permissions = []string{PermissionOperator}
+		}
 		m.Keys = []Key{k}
 		m.Audit = []AuditEntry{s.audit(System, now, "key.rotate", KindKey, k.ID, "", before, keyView(k))}
+		if err := s.operatorAgain(ctx, &m, k.Account, now); err != nil {
+			return err
+		}
 	default:
 		operator := Account{ID: newID(accountPrefix), Name: "operator", CreatedAt: now, UpdatedAt: now}
 		k := s.adminKey(operator.ID, secret, now)
 		m.Accounts, m.Keys = []Account{operator}, []Key{k}
 		m.Grants = []Grant{{ID: newID(grantPrefix), Account: operator.ID, Permission: PermissionOperator, CreatedAt: now}}
-		m.Audit = []AuditEntry{s.audit(System, now, "key.create", KindKey, k.ID, "", nil, keyView(k))}
+		m.Audit = []AuditEntry{
+			s.audit(System, now, "account.create", KindAccount, operator.ID, "", nil, accountView(operator, m.Grants[0])),
+			s.audit(System, now, "key.create", KindKey, k.ID, "", nil, keyView(k)),
+		}
 	}
 	m.Settings = []Setting{bootstrapRecord(setting, m.Keys[0].ID, secret)}
 	return s.apply(ctx, System, m, nil)
+}
+
+// operatorAgain gives the account of the administrator's key its grant back, if it
+// was taken away.
+func (s *Service) operatorAgain(ctx context.Context, m *Mutation, account string, now time.Time) error {
+	grants, err := s.store.Grants(ctx, account)
+	if err != nil {
+		return err
+	}
+	policy := s.policy()
+	if i, ok := policy.Catalogue.Index(PermissionOperator); ok && policy.Granted(grants, "", "").Has(i) {
+		return nil
+	}
+	g := Grant{ID: newID(grantPrefix), Account: account, Permission: PermissionOperator, CreatedAt: now}
+	m.Grants = append(m.Grants, g)
+	m.Audit = append(m.Audit, s.audit(System, now, "grant.add", KindAccount, account, "", nil, grantView(g)))
+	return nil
 }
 
 // withPresent puts a secret first and ends the others at now. A secret that the

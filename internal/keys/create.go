@@ -86,6 +86,9 @@ func (s *Service) draft(ctx context.Context, by Actor, c *check, in NewKey, now 
 	if len(c.fields) > 0 {
 		return k, owner, nil
 	}
+	if err := by.mayBe(k.Account, k.Space); err != nil {
+		return k, owner, err
+	}
 	return k, owner, within(by, k, nil)
 }
 

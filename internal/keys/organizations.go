@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 )
@@ -125,6 +126,11 @@ func (s *Service) EditOrganization(ctx context.Context, by Actor, ref string, ed
 		if err := c.err(); err != nil || reflect.DeepEqual(o, before) {
 			return before, err
 		}
+		if o.Slug != before.Slug {
+			if err := keepsDefault(before, "given another slug"); err != nil {
+				return before, err
+			}
+		}
 		o.UpdatedAt = now
 		m := Mutation{
 			At: now, Organizations: []Organization{o},
@@ -140,6 +146,9 @@ func (s *Service) EditOrganization(ctx context.Context, by Actor, ref string, ed
 func (s *Service) DeleteOrganization(ctx context.Context, by Actor, ref string) error {
 	may := func(Organization) error { return by.operator("delete organizations") }
 	_, err := revise(by, string(KindOrganization), s.readOrganization(ctx, by, ref, may), func(o Organization) (Organization, error) {
+		if err := keepsDefault(o, "deleted"); err != nil {
+			return o, err
+		}
 		now := s.instant()
 		m := Mutation{
 			At: now, DeleteOrganizations: []Organization{o},
@@ -155,6 +164,15 @@ func (s *Service) DeleteOrganization(ctx context.Context, by Actor, ref string) 
 		return o, inUseOf(s.apply(ctx, by, m, nil), KindOrganization, o.ID)
 	})
 	return err
+}
+
+// keepsDefault protects the organization to which keys belong for which no other
+// is named.
+func keepsDefault(o Organization, verb string) error {
+	if o.Slug == DefaultOrganization {
+		return &ConflictError{Detail: fmt.Sprintf("the organization %q cannot be %s: keys for which no organization is named belong to it", o.Slug, verb)}
+	}
+	return nil
 }
 
 // inUseOf names what was asked for, where something that goes with it is in use.

@@ -70,6 +70,9 @@ func mayRotate(by Actor, k Key) error {
 	if k.ID == by.Key {
 		return nil
 	}
+	if err := by.mayBe(k.Account, k.Space); err != nil {
+		return err
+	}
 	if beyond := by.covers(k.Permissions, k.Space); len(beyond) > 0 {
 		return &ForbiddenError{Required: beyond, Detail: fmt.Sprintf(
 			"the new secret would do more than the API key that asks for it, which lacks %s: let somebody rotate it who holds that", shorten(beyond, 5))}

@@ -1,6 +1,6 @@
-// Package faultproxy stands between a gateway and Redis and disturbs what passes,
-// in the ways in which networks do: at run time, and only the connections that
-// ask for certain things if so desired.
+// Package faultproxy stands between a gateway and Redis, or an upstream, and
+// disturbs what passes, in the ways in which networks do: at run time, and only the
+// connections that ask Redis for certain things if so desired.
 package faultproxy
 
 import (
@@ -190,7 +190,7 @@ func (p *Proxy) close() {
 	p.running.Wait()
 }
 
-// link is one connection of a client and the one to Redis that belongs to it.
+// link is one connection of a client and the one to the server that belongs to it.
 type link struct {
 	proxy          *Proxy
 	client, server net.Conn

@@ -84,8 +84,8 @@ func (m *machine) explain(t *rapid.T, by *secret, id string) {
 		switch {
 		case body["key_id"] != nil:
 			k, status = a.seenKey(id)
-		case body["key"] != nil && k == nil:
-			status = 0
+		case body["key"] != nil && (k == nil || k != a.key && status != 0):
+			k = nil
 		case body["key"] != nil:
 			if k, status = a.seenKey(k.id); status == 404 { // is answered like one that is not there
 				k, status = nil, 0

@@ -235,6 +235,9 @@ func (m *machine) draft(by modelActor, body object) (*modelKey, forecast) {
 	if wrong = append(wrong, m.beyondOwner(k)...); len(wrong) > 0 {
 		return k, refused(422, wrong...)
 	}
+	if !by.mayBe(k) {
+		return k, refused(403)
+	}
 	if beyond := beyondCaller(by, k, nil); beyond != nil {
 		return k, refused(403, beyond...)
 	}

@@ -160,7 +160,7 @@ func (m *machine) rotateKey(t *rapid.T, by *secret, id string, asked any) {
 			if status == "revoked" {
 				return false, refused(409)
 			}
-			if k.id != a.key.id && !a.covers(k.permissions, k.space) {
+			if k.id != a.key.id && !(a.mayBe(k) && a.covers(k.permissions, k.space)) {
 				return false, refused(403)
 			}
 			wrong := []string{}

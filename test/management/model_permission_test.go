@@ -166,6 +166,11 @@ func (a modelActor) covers(grants []string, space string) bool {
 	return a.operator || len(expand(grants).without(a.m.held(a.key, space))) == 0
 }
 
+// mayBe: whoever gets the secret of another account's key passes for that account.
+func (a modelActor) mayBe(k *modelKey) bool {
+	return a.operator || k.account == a.key.account || a.holds("keygate:members", k.space)
+}
+
 // own is the organization that an actor means who names none.
 func (a modelActor) own(ref string) string {
 	if ref == "" {

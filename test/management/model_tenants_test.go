@@ -106,7 +106,7 @@ func (m *machine) editOrganization(t *rapid.T, by *secret, ref string, body obje
 			return early(403)
 		case len(wrong) > 0:
 			return forecast{status: 422, wrong: wrong, version: o.version}
-		case next.slug != o.slug && m.organization(next.slug) != nil:
+		case next.slug != o.slug && (o.slug == "default" || m.organization(next.slug) != nil):
 			return forecast{status: 409, version: o.version}
 		}
 		f := forecast{status: 200, version: o.version}
@@ -140,7 +140,7 @@ func (m *machine) deleteOrganization(t *rapid.T, by *secret, ref string) {
 			slices.ContainsFunc(m.accounts, func(acc *modelAccount) bool {
 				return acc.id != standard && (acc.organization == o.id || slices.ContainsFunc(acc.grants, func(g modelGrant) bool { return g.organization == o.id }))
 			})
-		if inUse {
+		if inUse || o.slug == "default" {
 			return forecast{status: 409, version: o.version}
 		}
 		return forecast{status: 204, version: o.version, happens: func(object) (object, int64) {

@@ -114,6 +114,7 @@ func (m *machine) adopt(t *rapid.T) {
 	m.adoptDefault(t, m.organizations[0])
 	m.log = append(m.log,
 		modelEntry{action: "organization.create", actor: "system", kind: "organization", target: m.organizations[0].id, organization: m.organizations[0].id, at: now, after: m.organizations[0].view()},
+		modelEntry{action: "account.create", actor: "system", kind: "account", target: a["id"].(string), at: now, after: m.accounts[0].view(m.accounts[0].grants...)},
 		modelEntry{action: "key.create", actor: "system", kind: "key", target: k["id"].(string), at: now, after: m.keys[0].view()})
 }
 

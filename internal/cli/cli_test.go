@@ -239,6 +239,9 @@ func TestFailures(t *testing.T) {
 		{"another server", with(page.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL"}},
 		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
 		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-read"}},
+		{"not an auditor's key", with(in.url, plain.Secret), []string{"audit", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:audit"}},
+		{"no member's key", with(in.url, plain.Secret), []string{"spaces", "create", "--slug", "a"}, exitRefused, []string{"Insufficient permissions", "keygate:members"}},
+		{"not a writer's key", with(in.url, plain.Secret), []string{"keys", "create", "--name", "a"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-write"}},
 		{
 			"wrong fields are named as flags", in.env,
 			[]string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"},
@@ -264,6 +267,16 @@ func TestFailures(t *testing.T) {
 				t.Error("stderr shows the key")
 			}
 		})
+	}
+}
+
+// Who is refused everything asks this next.
+func TestWhoamiAnswersEveryValidKey(t *testing.T) {
+	in := start(t)
+	plain := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "plain", "-o", "json"))
+	in.env[1] = "KEYGATE_ADMIN_KEY=" + plain.Secret
+	if got := decoded[admin.Caller](t, in.must("whoami", "-o", "json")); got.ID != plain.ID || got.Operator || len(got.Permissions) != 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -42,7 +42,7 @@ type policyLoader struct {
 // policyStatus is the policy's part of /readyz.
 type policyStatus struct {
 	// Rules is the number of the policy in force.
-	Rules    int64     `json:"rules"`
+	Rules    int64     `json:"policy"`
 	LoadedAt time.Time `json:"loaded_at"`
 	// Error is why the last reload was refused; the policy in force is the
 	// one before it.
@@ -118,7 +118,7 @@ func (l *policyLoader) reload(ctx context.Context) {
 		err = l.install(ctx, loaded)
 	}
 	if err == nil {
-		l.log.Info("policy reloaded", zap.Int64("rules", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
+		l.log.Info("policy reloaded", zap.Int64("policy", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
 		return
 	}
 	l.results.WithLabelValues("failure").Inc()

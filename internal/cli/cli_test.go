@@ -119,7 +119,15 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("stderr %q", created.stderr)
 	}
 
+	loose := decoded[admin.Key](t, in.must("keys", "create", "--name", "loose", "--permission", "orders:read, read:all", "--allow-cidr", "192.0.2.0/24, ::1", "-o", "json"))
+	if len(loose.Permissions) != 2 || len(loose.AllowedCIDRs) != 2 {
+		t.Errorf("%+v", loose)
+	}
+	in.must("keys", "delete", "loose", "--yes")
 	table := in.must("keys", "create", "--name", "second")
+	if !strings.Contains(table.stderr, "the organization default") || !strings.Contains(table.stderr, "no permissions") {
+		t.Errorf("stderr %q", table.stderr)
+	}
 	secret := strings.Fields(table.stdout)[1]
 	if !strings.HasPrefix(table.stdout, "Secret ") || !in.format.Valid(secret) || strings.Count(table.stdout, secret) != 1 {
 		t.Errorf("stdout:\n%s", table.stdout)
@@ -221,6 +229,11 @@ func TestFailures(t *testing.T) {
 		{"unknown subcommand", in.env, []string{"keys", "lits"}, exitUsage, []string{"did you mean list?", "keygate keys --help"}},
 		{"no subcommand", in.env, []string{"keys"}, exitUsage, []string{"create, delete, edit, export, generate"}},
 		{"unknown flag", in.env, []string{"keys", "list", "--colour"}, exitUsage, []string{"--colour"}},
+		{"beginning of a flag", in.env, []string{"keys", "list", "--org", "acme"}, exitUsage, []string{"no flag --org; did you mean --organization?"}},
+		{"misspelt flag", in.env, []string{"keys", "create", "--permisions", "a"}, exitUsage, []string{"did you mean --permissions?"}},
+		{"no number", in.env, []string{"keys", "list", "--limit", "abc"}, exitUsage, []string{`--limit: "abc" is no whole number`}},
+		{"path before method", in.env, []string{"explain", "/orders", "GET"}, exitUsage, []string{`"/orders" is no method: METHOD comes first`}},
+		{"too long an overlap", in.env, []string{"keys", "rotate", "plain", "--overlap", "60d"}, exitRefused, []string{`--overlap: must lie between 0 and 30 days (given: "60d")`}},
 		{"unknown format", in.env, []string{"keys", "list", "-o", "xml"}, exitUsage, []string{"table, json and yaml"}},
 		{"missing argument", in.env, []string{"keys", "get"}, exitUsage, []string{"ID is missing"}},
 		{"argument too many", in.env, []string{"keys", "list", "x"}, exitUsage, []string{`"x"`}},

@@ -38,6 +38,7 @@ the one that --account names. It never does more than its owner may. Plan and li
 	waitFlag(cmd)
 	output := outputFlag(cmd)
 	a.completeKeyFlags(cmd)
+	alias(cmd, "permission", "permissions")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, "name"); err != nil {
 			return err
@@ -57,7 +58,16 @@ the one that --account names. It never does more than its owner may. Plan and li
 		if err != nil {
 			return err
 		}
-		return a.printSecret(cmd, c, *output, k)
+		if err := a.printSecret(cmd, c, *output, k); err != nil || *output != formatTable {
+			return err
+		}
+		if in.Organization == "" && in.Account == "" && k.Organization != "" {
+			a.say("It belongs to the organization %s; --organization would name another.", newNames(cmd.Context(), c).organization(k.Organization))
+		}
+		if len(k.Permissions) == 0 {
+			a.say("It has no permissions and may use nothing but routes with 'permission: any': 'keygate keys edit %s --permissions …' gives some.", k.ID)
+		}
+		return nil
 	}
 	return cmd
 }
@@ -101,6 +111,7 @@ all addresses, the organization's plan, the plan's limits.`,
 	output := outputFlag(cmd)
 	a.completeArgs(cmd, keyNames)
 	a.completeKeyFlags(cmd)
+	alias(cmd, "permission", "permissions")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := anyChanged(cmd, "name", "description", "permissions", "allow-cidr", "expires", "plan", "limit"); err != nil {
 			return err

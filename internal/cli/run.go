@@ -72,8 +72,9 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate("keygate {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err.Error()} })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		trimLists(cmd)
 		return errors.Join(emptyFlags(cmd), misplacedWait(cmd))
 	}
 	globalWaitFlag(root)

@@ -14,9 +14,10 @@ var managing = []string{
 
 // Manages decides whether the principal may come near the management API: from
 // this address, and holding something for it anywhere. What it may do there is
-// decided with each request (keys.Authority).
-func (p *Principal) Manages(client netip.Addr) *Refusal {
-	if refusal := p.allowsAddress(client); refusal != nil {
+// decided with each request (keys.Authority). A refusal names needed, the
+// permission of what is asked for; where that is "", any valid key may ask.
+func (p *Principal) Manages(client netip.Addr, needed string) *Refusal {
+	if refusal := p.allowsAddress(client); refusal != nil || needed == "" {
 		return refusal
 	}
 	for _, name := range managing {
@@ -34,7 +35,7 @@ func (p *Principal) Manages(client netip.Addr) *Refusal {
 		}
 	}
 	refusal := refuse(Scope, "")
-	refusal.Required = managing[1:2]
+	refusal.Required = []string{needed}
 	refusal.Granted = p.Granted()
 	return refusal
 }

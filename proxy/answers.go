@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,16 +159,21 @@ func clientLeft(ctx context.Context, err error) bool {
 func (x *exchange) overLimit() *refusal {
 	wait := ratelimit.RetryAfterSeconds(x.limits)
 	var names, bounds []string
+	negotiated := false
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
 			bounds = append(bounds, bound(state.Quota, &x.ask.Limits[i]))
+			negotiated = negotiated || !x.ofPlan(&x.ask.Limits[i])
 		}
+	}
+	allows, more := fmt.Sprintf("The plan %q allows %s", x.principal.Plan.Name, strings.Join(bounds, " and ")), "a larger plan"
+	if negotiated {
+		allows, more = "This API key's limit is "+strings.Join(bounds, " and "), "a higher limit"
 	}
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("The plan %q allows %s, and that is used up. Wait %s before the next request, or ask for a larger plan.",
-			x.principal.Plan.Name, strings.Join(bounds, " and "), spell(time.Duration(wait)*time.Second)),
+		Detail:           fmt.Sprintf("%s, and that is used up. Wait %s before the next request, or ask for %s.", allows, spell(time.Duration(wait)*time.Second), more),
 		ViolatedPolicies: names,
 	}}
 }
@@ -178,7 +184,7 @@ func bound(quota int64, l *ratelimit.Limit) string {
 	if l.Shared {
 		whom = "for all keys of the organization together"
 	}
-	return fmt.Sprintf("%d requests per %s %s", quota, span(l.Terms()), whom)
+	return requestsPer(quota, span(l.Terms())) + " " + whom
 }
 
 // span writes what a limit counts in for people: "1 minute", "month (Europe/Zurich)".
@@ -189,12 +195,29 @@ func span(per, zone string) string {
 	return fmt.Sprintf("calendar %s (%s)", per, zone)
 }
 
+// ofPlan reports whether a limit is the plan's own, and not one that was
+// negotiated for the key or its organization.
+func (x *exchange) ofPlan(l *ratelimit.Limit) bool {
+	per, zone := l.Terms()
+	return slices.ContainsFunc(x.policy.keys.Plans[x.principal.Plan.Name].Limits, func(o ratelimit.Limit) bool {
+		oPer, oZone := o.Terms()
+		return o.Name == l.Name && o.Quota == l.Quota && o.Shared == l.Shared && oPer == per && oZone == zone
+	})
+}
+
+func requestsPer(n int64, per string) string {
+	if n == 1 {
+		return "1 request per " + per
+	}
+	return fmt.Sprintf("%d requests per %s", n, per)
+}
+
 func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
 	wait := max(1, int64((retryAfter+time.Second-1)/time.Second))
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
-		Detail: fmt.Sprintf("This route allows %d requests per %s for each client address, and that is used up. Wait %s before the next request.",
-			x.rule.Public.Requests, spell(x.rule.Public.Per), spell(time.Duration(wait)*time.Second)),
+		Detail: fmt.Sprintf("This route allows %s for each client address, and that is used up. Wait %s before the next request.",
+			requestsPer(int64(x.rule.Public.Requests), spell(x.rule.Public.Per)), spell(time.Duration(wait)*time.Second)),
 		ViolatedPolicies: []string{"address"},
 	}}
 }

@@ -89,7 +89,7 @@ func limitsDetail(limits []auth.ExplainedLimit) string {
 		if l.Shared {
 			shared = ", which all keys of the organization share,"
 		}
-		all = append(all, fmt.Sprintf("%q%s has %d of %d requests per %s left", l.Name, shared, l.Remaining, l.Quota, span(l.Per, l.Timezone)))
+		all = append(all, fmt.Sprintf("%q%s has %d of %s left", l.Name, shared, l.Remaining, requestsPer(l.Quota, span(l.Per, l.Timezone))))
 	}
 	return "The limit " + strings.Join(all, ", and ") + "."
 }

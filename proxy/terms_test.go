@@ -35,7 +35,7 @@ func TestOverriddenLimits(t *testing.T) {
 	if got := a.Header.Get("Ratelimit-Policy"); a.StatusCode != 200 || got != `"minute";q=3;w=60, "burst";q=1;w=1, "day";q=9;w=86400` {
 		t.Fatalf("%d, RateLimit-Policy %s", a.StatusCode, got)
 	}
-	if a := g.get("GET", "/any/x", secret); a.StatusCode != 429 || !strings.Contains(a.problem.Detail, "1 requests per 1 second") {
+	if a := g.get("GET", "/any/x", secret); a.StatusCode != 429 || !strings.HasPrefix(a.problem.Detail, "This API key's limit is 1 request per 1 second, and ") {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	k.Overrides = json.RawMessage(`{"limits":"none"}`)

@@ -66,7 +66,7 @@ func TestLifeOfAKey(t *testing.T) {
 	}
 	g.wants(http.StatusOK, "/spaces/research/orders", k.Secret)
 	g.wants(http.StatusOK, "/spaces/research/orders", second.Secret)
-	g.must(&third, "keys", "rotate", "nightly", "--overlap", "1h")
+	g.must(&third, "keys", "rotate", "nightly", "--overlap", "1h", "--yes")
 	g.refused(http.StatusUnauthorized, "API key has been revoked", "/spaces/research/orders", k.Secret)
 	g.wants(http.StatusOK, "/spaces/research/orders", third.Secret)
 

@@ -75,7 +75,7 @@ func TestStartWithoutRedis(t *testing.T) {
 		t.Errorf("the management API: %d %s", a.status, a.body)
 	}
 	eventually(t, "the log says why", func() bool {
-		return len(g.logged("Redis cannot be used yet; requests are answered 503 until it can")) > 0
+		return len(g.logged("keygate listens, but Redis cannot be used yet: requests are answered 503 until it can")) > 0
 	})
 	began := time.Now()
 	server.Start()

@@ -220,7 +220,7 @@ func (h *handler) authenticate(r *http.Request, c *call) *auth.Refusal {
 	if c.client.IsValid() {
 		c.actor.Address = c.client.String()
 	}
-	return principal.Manages(c.client)
+	return principal.Manages(c.client, neededFor(c.route))
 }
 
 // allowed lists the methods of a path, or returns "" if there is no such path.

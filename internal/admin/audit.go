@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -41,7 +42,7 @@ type AuditQuery struct {
 	Organization string    `query:"organization" doc:"Id or slug. Left out: one's own, and for operators all."`
 	Target       string    `query:"target" maxLength:"100" doc:"Id of what was changed."`
 	Actor        string    `query:"actor" maxLength:"100" doc:"Id of the key, or of the account, that did it; or system."`
-	Action       string    `query:"action" maxLength:"100" doc:"Such as key.revoke."`
+	Action       string    `query:"action" maxLength:"100" doc:"One of the actions of the log, such as key.revoke; another is refused."`
 	Since        time.Time `query:"since" doc:"At this instant or later."`
 	Until        time.Time `query:"until" doc:"Before this instant."`
 }
@@ -53,8 +54,11 @@ type listAudit struct {
 
 type exportAudit struct{ AuditQuery }
 
-func (q *AuditQuery) filter() keys.AuditFilter {
-	return keys.AuditFilter{Organization: q.Organization, Target: q.Target, Actor: q.Actor, Action: q.Action, Since: q.Since, Until: q.Until}
+func (q *AuditQuery) filter() (keys.AuditFilter, error) {
+	if q.Action != "" && !keys.IsAction(q.Action) { // an empty list would look like an answer
+		return keys.AuditFilter{}, &parameterError{"action", "must be one of " + strings.Join(keys.Actions(), ", ")}
+	}
+	return keys.AuditFilter{Organization: q.Organization, Target: q.Target, Actor: q.Actor, Action: q.Action, Since: q.Since, Until: q.Until}, nil
 }
 
 // lines is an answer that is written while it is read.
@@ -69,8 +73,12 @@ func (h *handler) registerAudit() {
 		summary: "List the audit log", detail: "Newest first. Needs keygate:audit. A page can be shorter than asked for, even empty, and still have a next one.",
 		errors: []int{http.StatusNotFound}, example: Page[AuditEntry]{Items: []AuditEntry{exampleAuditEntry}},
 	}, func(ctx context.Context, by *call, in *listAudit) (*body[Page[AuditEntry]], error) {
+		filter, err := in.filter()
+		if err != nil {
+			return nil, err
+		}
 		page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
-			found, err := h.Service.AuditLog(ctx, by.actor, in.filter(), p)
+			found, err := h.Service.AuditLog(ctx, by.actor, filter, p)
 			return found.Entries, found.Next, err
 		}, func(e *keys.AuditEntry) AuditEntry { return auditOf(e) })
 		return page, naming(err, "organization", "id or slug", in.Organization)
@@ -89,8 +97,12 @@ const (
 )
 
 func (h *handler) exportAudit(ctx context.Context, by *call, in *exportAudit) (*lines, error) {
+	filter, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
 	read := func(after string) (keys.AuditPage, error) {
-		return h.Service.AuditLog(ctx, by.actor, in.filter(), keys.Page{After: after, Limit: exportPage})
+		return h.Service.AuditLog(ctx, by.actor, filter, keys.Page{After: after, Limit: exportPage})
 	}
 	first, err := read("") // while an error can still be answered
 	if err != nil {

@@ -211,7 +211,7 @@ func TestPlanKeysUsedUp(t *testing.T) {
 		last = into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: fmt.Sprint("k", i), Organization: "acme"})).Key
 	}
 	p := in.must(http.StatusConflict, "POST", "/v1/keys", NewKey{Name: "sixth", Organization: "acme"}).problem(t)
-	if p.Error != "Conflict" || !strings.Contains(p.Detail, "5 keys, active or paused,") || !strings.Contains(p.Detail, "revoke or delete") {
+	if p.Error != "Conflict" || !strings.Contains(p.Detail, "may have 5 keys that are active or paused") || !strings.Contains(p.Detail, "revoke or delete") {
 		t.Errorf("%+v", p)
 	}
 	in.must(http.StatusOK, "POST", "/v1/keys/"+last.ID+"/revoke", nil)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -84,6 +85,13 @@ func (h *handler) rotateKey(ctx context.Context, by *call, in *rotateKey) (*body
 	}
 	k, secret, err := h.Service.RotateKey(ctx, by.actor, in.ID, r)
 	if err != nil {
+		if invalid, ok := errors.AsType[*keys.InvalidError](err); ok && in.Body != nil {
+			for i := range invalid.Fields {
+				if invalid.Fields[i].Field == "overlap" { // as it was given: 60d and not 1440h0m0s
+					invalid.Fields[i].Value = in.Body.Overlap
+				}
+			}
+		}
 		return nil, naming(err, "key", "id", in.ID)
 	}
 	return &body[CreatedKey]{CreatedKey{Key: shown[Key](h, by, k), Secret: secret}}, nil

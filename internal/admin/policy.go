@@ -60,7 +60,7 @@ type Caller struct {
 func (h *handler) registerPolicy() {
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/me", id: "get-caller", tag: "Instance", status: http.StatusOK,
-		summary: "Say who asks, and what it may do", detail: "The key that the request carries, and what it holds.", example: exampleCaller,
+		summary: "Say who asks, and what it may do", detail: "The key that the request carries, and what it holds. For every valid key.", example: exampleCaller,
 	}, func(_ context.Context, by *call, _ *struct{}) (*body[Caller], error) {
 		k, a := by.principal.Key, &by.actor.Authority
 		return &body[Caller]{Caller{

@@ -14,7 +14,7 @@ type Replica struct {
 	ID        string    `json:"id" doc:"Made anew at each start."`
 	Name      string    `json:"name" doc:"The host's name."`
 	Version   string    `json:"version"`
-	Rules     int64     `json:"rules" doc:"Number of the policy in force; replicas with the same policy have the same number."`
+	Rules     int64     `json:"rules" doc:"Number of the policy in force; each load of another policy gets the next, so that replicas with the same number have the same policy."`
 	StartedAt time.Time `json:"started_at"`
 	SeenAt    time.Time `json:"seen_at" doc:"When it last reported, by the store's clock."`
 }

@@ -3,8 +3,10 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,14 +14,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"keygate/internal/admin"
+	"keygate/internal/keys"
 )
 
 func auditColumns(n *names) []column[admin.AuditEntry] {
 	return []column[admin.AuditEntry]{
 		{"At", func(e admin.AuditEntry) string { return timestamp(e.At) }},
 		{"Action", func(e admin.AuditEntry) string { return e.Action }},
-		{"Target", func(e admin.AuditEntry) string { return e.Target }},
-		{"Changes", func(e admin.AuditEntry) string { return some(changedFields(e.Before, e.After), 3) }},
+		{"Target", func(e admin.AuditEntry) string { return auditTarget(n, &e) }},
+		{"Changes", func(e admin.AuditEntry) string { return auditChanges(n, &e) }},
 		{"Organization", func(e admin.AuditEntry) string { return n.organization(e.Organization) }},
 		{"By", func(e admin.AuditEntry) string {
 			if strings.HasPrefix(e.Actor, "key_") {
@@ -53,6 +56,69 @@ func changedFields(before, after json.RawMessage) []string {
 	return out
 }
 
+// auditRecord is what the table shows of a record that is new or gone.
+type auditRecord struct {
+	Name, Slug, Digest, Organization, Space, Role, Permission, Plan string
+	Permissions                                                     []string
+	Grants                                                          []auditRecord
+}
+
+// auditRecordOf reads what a record became, or was where it is gone.
+func auditRecordOf(e *admin.AuditEntry) (r auditRecord) {
+	data := e.After
+	if len(data) == 0 {
+		data = e.Before
+	}
+	_ = json.Unmarshal(data, &r) // what cannot be read is not shown
+	return r
+}
+
+// auditTarget has the name with the id: of what is gone nothing else tells it.
+func auditTarget(n *names, e *admin.AuditEntry) string {
+	if strings.HasPrefix(e.Action, "grant.") { // the record is the grant, the target its account
+		return both(n.account(e.Target), e.Target)
+	}
+	r := auditRecordOf(e)
+	return both(cmp.Or(r.Slug, r.Name), e.Target)
+}
+
+// auditChanges are the fields that an edit changed, or what matters of a record
+// that is new or gone.
+func auditChanges(n *names, e *admin.AuditEntry) string {
+	if len(e.Before) > 0 && len(e.After) > 0 {
+		return some(changedFields(e.Before, e.After), 3)
+	}
+	r := auditRecordOf(e)
+	grants := r.Grants
+	if r.Role+r.Permission != "" {
+		grants = []auditRecord{r}
+	}
+	var parts []string
+	for _, g := range grants {
+		switch {
+		case g.Space != "":
+			parts = append(parts, g.Role+g.Permission+"@"+n.space(g.Organization, g.Space))
+		case g.Organization == "":
+			parts = append(parts, g.Role+g.Permission+"@the instance")
+		default:
+			parts = append(parts, g.Role+g.Permission)
+		}
+	}
+	if len(r.Permissions) > 0 {
+		parts = append(parts, some(r.Permissions, 3))
+	}
+	if len(grants) == 0 && r.Space != "" {
+		parts = append(parts, "space "+n.space(r.Organization, r.Space))
+	}
+	if r.Plan != "" {
+		parts = append(parts, "plan "+r.Plan)
+	}
+	if r.Digest != "" {
+		parts = append(parts, "digest "+r.Digest[:min(12, len(r.Digest))])
+	}
+	return strings.Join(parts, "; ")
+}
+
 // auditFlags select entries.
 type auditFlags struct {
 	options      admin.AuditOptions
@@ -62,12 +128,15 @@ type auditFlags struct {
 func (f *auditFlags) add(a *app, cmd *cobra.Command) {
 	a.organizationFlag(cmd, &f.options.Organization, "only of this organization, by id or slug (default your own; operators see all)")
 	flags := cmd.Flags()
-	flags.StringVar(&f.options.Target, "target", "", "only what was done to this: an id of a key, organization, space or account")
-	flags.StringVar(&f.options.Actor, "actor", "", "only what this did: an id of a key or account, or system")
+	flags.StringVar(&f.options.Target, "target", "", "only what was done to this: a key by id or name, or an organization, space or account by id")
+	flags.StringVar(&f.options.Actor, "actor", "", "only what this did: a key by id or name, an account by id, or system")
 	flags.StringVar(&f.options.Action, "action", "", "only this, such as key.revoke")
 	flags.StringVar(&f.since, "since", "", "only from then on: an instant such as 2031-05-31T08:00:00Z, a date, or 24h or 7d ago")
 	flags.StringVar(&f.until, "until", "", "only before then, in the same forms")
-	for _, name := range []string{"target", "actor", "action", "since", "until"} {
+	a.complete(cmd, "target", keyNames)
+	a.complete(cmd, "actor", keyNames)
+	a.complete(cmd, "action", fixed(keys.Actions()...))
+	for _, name := range []string{"since", "until"} {
 		noCompletion(cmd, name)
 	}
 }
@@ -84,6 +153,24 @@ func (f *auditFlags) read(cmd *cobra.Command) (admin.AuditOptions, error) {
 	}
 	return o, nil
 }
+
+// resolve finds the ids of keys that were named.
+func (f *auditFlags) resolve(a *app, cmd *cobra.Command, c *admin.Client, o *admin.AuditOptions) error {
+	for _, ref := range []*string{&o.Target, &o.Actor} {
+		if *ref == "" || typedID.MatchString(*ref) || *ref == keys.System.Key || *ref == keys.ActionPolicyLoad || *ref == keys.FormsSetting {
+			continue
+		}
+		k, err := a.findKey(cmd, c, *ref)
+		if err != nil {
+			return err
+		}
+		*ref = k.ID
+	}
+	return nil
+}
+
+// typedID is what is taken for an id: what it stood for may be gone.
+var typedID = regexp.MustCompile("^(key|org|spc|acc)_[0-9a-f]{32}$")
 
 // parseInstant reads an instant, a date in UTC, or how long ago it is.
 func parseInstant(s string, now time.Time) (time.Time, bool) {
@@ -124,6 +211,9 @@ Needs keygate:audit. All filters that are given must hold.`,
 		if err != nil {
 			return err
 		}
+		if err := f.resolve(a, cmd, c, &o); err != nil {
+			return err
+		}
 		list := func(ctx context.Context, page admin.ListOptions) (admin.Page[admin.AuditEntry], error) {
 			o.Limit, o.Cursor = page.Limit, page.Cursor
 			return c.ListAudit(ctx, o)
@@ -149,6 +239,9 @@ Exit code 1: it broke off, and what was written is not the whole.`,
 		}
 		c, err := a.client(cmd)
 		if err != nil {
+			return err
+		}
+		if err := f.resolve(a, cmd, c, &o); err != nil {
 			return err
 		}
 		out := bufio.NewWriter(a.stdout)

@@ -96,6 +96,9 @@ type question struct {
 	final bool
 	// quiet means that it is asked of the caller's own key only.
 	quiet bool
+	// also says what else this key loses; where it does, the question is final
+	// and not quiet.
+	also func(admin.Key) string
 }
 
 // chosenKey finds the key that a command is about and asks, unless yes was said,
@@ -112,6 +115,15 @@ func (a *app) chosenKey(cmd *cobra.Command, ref string, yes bool, q question) (*
 	if err != nil || yes {
 		return c, k, err
 	}
+	text := fmt.Sprintf(q.text, quote(k.Name), printable(k.ID))
+	if q.also != nil {
+		if more := q.also(k); more != "" {
+			text, q.quiet = text+" "+printable(more), false
+			if !a.interactive() {
+				return nil, admin.Key{}, &usageError{cmd, more + " This wants to be confirmed and there is no terminal to ask on: say --yes"}
+			}
+		}
+	}
 	me, err := c.Me(cmd.Context())
 	if err != nil {
 		return nil, admin.Key{}, err
@@ -124,7 +136,7 @@ func (a *app) chosenKey(cmd *cobra.Command, ref string, yes bool, q question) (*
 	} else if q.quiet {
 		return c, k, nil
 	}
-	return c, k, a.confirm(cmd, yes, fmt.Sprintf(q.text, quote(k.Name), printable(k.ID)))
+	return c, k, a.confirm(cmd, yes, text)
 }
 
 // mayAsk wants yes where there is nobody to ask about something final.

@@ -55,6 +55,9 @@ func start(t *testing.T) *instance {
 	server := httptest.NewServer(admin.New(admin.Options{
 		Auth: authenticator, Service: in.service, Policy: inForce, Format: format, Realm: "keygate",
 		Allow: func(string) (bool, time.Duration) { return true, 0 }, Replicas: func(context.Context) ([]keys.Replica, error) { return []keys.Replica{{ID: "rep_1", Name: "here"}}, nil },
+		Confirmed: func(context.Context, int64) ([]keys.Confirmation, error) {
+			return []keys.Confirmation{{ID: "rep_1", Name: "here"}}, nil
+		},
 		Version: "test", Log: zap.NewNop(), Now: time.Now,
 	}))
 	t.Cleanup(server.Close)
@@ -116,7 +119,15 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("stderr %q", created.stderr)
 	}
 
+	loose := decoded[admin.Key](t, in.must("keys", "create", "--name", "loose", "--permission", "orders:read, read:all", "--allow-cidr", "192.0.2.0/24, ::1", "-o", "json"))
+	if len(loose.Permissions) != 2 || len(loose.AllowedCIDRs) != 2 {
+		t.Errorf("%+v", loose)
+	}
+	in.must("keys", "delete", "loose", "--yes")
 	table := in.must("keys", "create", "--name", "second")
+	if !strings.Contains(table.stderr, "the organization default") || !strings.Contains(table.stderr, "no permissions") {
+		t.Errorf("stderr %q", table.stderr)
+	}
 	secret := strings.Fields(table.stdout)[1]
 	if !strings.HasPrefix(table.stdout, "Secret ") || !in.format.Valid(secret) || strings.Count(table.stdout, secret) != 1 {
 		t.Errorf("stdout:\n%s", table.stdout)
@@ -218,6 +229,11 @@ func TestFailures(t *testing.T) {
 		{"unknown subcommand", in.env, []string{"keys", "lits"}, exitUsage, []string{"did you mean list?", "keygate keys --help"}},
 		{"no subcommand", in.env, []string{"keys"}, exitUsage, []string{"create, delete, edit, export, generate"}},
 		{"unknown flag", in.env, []string{"keys", "list", "--colour"}, exitUsage, []string{"--colour"}},
+		{"beginning of a flag", in.env, []string{"keys", "list", "--org", "acme"}, exitUsage, []string{"no flag --org; did you mean --organization?"}},
+		{"misspelt flag", in.env, []string{"keys", "create", "--permisions", "a"}, exitUsage, []string{"did you mean --permissions?"}},
+		{"no number", in.env, []string{"keys", "list", "--limit", "abc"}, exitUsage, []string{`--limit: "abc" is no whole number`}},
+		{"path before method", in.env, []string{"explain", "/orders", "GET"}, exitUsage, []string{`"/orders" is no method: METHOD comes first`}},
+		{"too long an overlap", in.env, []string{"keys", "rotate", "plain", "--overlap", "60d"}, exitRefused, []string{`--overlap: must lie between 0 and 30 days (given: "60d")`}},
 		{"unknown format", in.env, []string{"keys", "list", "-o", "xml"}, exitUsage, []string{"table, json and yaml"}},
 		{"missing argument", in.env, []string{"keys", "get"}, exitUsage, []string{"ID is missing"}},
 		{"argument too many", in.env, []string{"keys", "list", "x"}, exitUsage, []string{`"x"`}},
@@ -236,6 +252,9 @@ func TestFailures(t *testing.T) {
 		{"another server", with(page.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL"}},
 		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
 		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-read"}},
+		{"not an auditor's key", with(in.url, plain.Secret), []string{"audit", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:audit"}},
+		{"no member's key", with(in.url, plain.Secret), []string{"spaces", "create", "--slug", "a"}, exitRefused, []string{"Insufficient permissions", "keygate:members"}},
+		{"not a writer's key", with(in.url, plain.Secret), []string{"keys", "create", "--name", "a"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-write"}},
 		{
 			"wrong fields are named as flags", in.env,
 			[]string{"keys", "create", "--name", "a", "--allow-cidr", "x", "--expires", "soon", "--permissions", "a:b"},
@@ -261,6 +280,16 @@ func TestFailures(t *testing.T) {
 				t.Error("stderr shows the key")
 			}
 		})
+	}
+}
+
+// Who is refused everything asks this next.
+func TestWhoamiAnswersEveryValidKey(t *testing.T) {
+	in := start(t)
+	plain := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "plain", "-o", "json"))
+	in.env[1] = "KEYGATE_ADMIN_KEY=" + plain.Secret
+	if got := decoded[admin.Caller](t, in.must("whoami", "-o", "json")); got.ID != plain.ID || got.Operator || len(got.Permissions) != 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -70,10 +70,11 @@ next:
 	}
 }
 
-// reportReplicas says which replicas have acted on what the command changed.
-func (a *app) reportReplicas() {
+// reportReplicas says which replicas have acted on what the command changed, and
+// returns whether all have, as far as that was asked.
+func (a *app) reportReplicas() bool {
 	if a.replicas == nil || a.replicas.changes == 0 {
-		return
+		return true
 	}
 	var acted, silent []string
 	for _, r := range a.replicas.all {
@@ -91,5 +92,8 @@ func (a *app) reportReplicas() {
 		a.say("keygate: warning: not confirmed within 2 s by %s: a replica that is cut off may not have acted on it yet.", strings.Join(silent, ", "))
 	case len(acted) == 0:
 		a.say("keygate: warning: it is not known which replicas have acted on it: 'keygate replicas' lists them.")
+	default:
+		return true
 	}
+	return false
 }

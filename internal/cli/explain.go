@@ -34,6 +34,9 @@ func (r *requestFlags) add(cmd *cobra.Command) {
 }
 
 func (r *requestFlags) question(cmd *cobra.Command, method, path string) (admin.Question, error) {
+	if strings.HasPrefix(method, "/") {
+		return admin.Question{}, &usageError{cmd, quote(method) + " is no method: METHOD comes first, then PATH, as in GET /v1/orders"}
+	}
 	q := admin.Question{Method: strings.ToUpper(method), Path: path, Host: r.host, Address: r.address}
 	for _, h := range r.headers {
 		name, value, ok := strings.Cut(h, "=")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -41,6 +42,62 @@ func optional(need []string, more ...string) cobra.PositionalArgs {
 		have := min(max(len(args), len(need)), len(need)+len(more))
 		return arguments(slices.Concat(need, more)[:have]...)(cmd, args)
 	}
+}
+
+// flagError says of a flag that is not understood what was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
+		message := "there is no flag --" + printable(unknown.GetSpecifiedName())
+		if likely := likelyFlag(cmd, unknown.GetSpecifiedName()); likely != "" {
+			message += "; did you mean --" + likely + "?"
+		}
+		return &usageError{cmd, message}
+	}
+	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok && wrong.GetFlag().Value.Type() == "int" {
+		return &usageError{cmd, "--" + wrong.GetFlag().Name + ": " + quote(wrong.GetValue()) + " is no whole number"}
+	}
+	return &usageError{cmd, err.Error()}
+}
+
+// likelyFlag is the flag that a name is the beginning or a misspelling of. cobra
+// looks for such among commands only.
+func likelyFlag(cmd *cobra.Command, name string) string {
+	flags := &cobra.Command{SuggestionsMinimumDistance: 2}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+		}
+	})
+	if likely := flags.SuggestionsFor(name); len(likely) > 0 {
+		return likely[0]
+	}
+	return ""
+}
+
+// alias has a command understand another name of a flag, which help does not show.
+func alias(cmd *cobra.Command, other, name string) {
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, given string) pflag.NormalizedName {
+		if given == other {
+			given = name
+		}
+		return pflag.NormalizedName(given)
+	})
+}
+
+// trimLists takes the blanks from lists: "orders:read, orders:write" is how people
+// write them.
+func trimLists(cmd *cobra.Command) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		list, ok := f.Value.(pflag.SliceValue)
+		if !ok {
+			return
+		}
+		values := list.GetSlice()
+		for i := range values {
+			values[i] = strings.TrimSpace(values[i])
+		}
+		_ = list.Replace(values) // lists of strings take any
+	})
 }
 
 // emptyMeans marks a flag for which an empty value means something of its own.

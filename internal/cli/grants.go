@@ -16,6 +16,7 @@ func (a *app) grantFlags(cmd *cobra.Command, role, permission, space *string) {
 	f.StringVar(permission, "permission", "", "a single permission, or a wildcard such as orders:*")
 	f.StringVar(space, "space", "", "space by id or slug: it holds there only")
 	a.complete(cmd, "role", roleNames)
+	alias(cmd, "permissions", "permission")
 	a.complete(cmd, "permission", permissionNames)
 	a.complete(cmd, "space", spaceNames)
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"keygate/internal/admin"
@@ -36,6 +38,7 @@ the one that --account names. It never does more than its owner may. Plan and li
 	waitFlag(cmd)
 	output := outputFlag(cmd)
 	a.completeKeyFlags(cmd)
+	alias(cmd, "permission", "permissions")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, "name"); err != nil {
 			return err
@@ -55,7 +58,16 @@ the one that --account names. It never does more than its owner may. Plan and li
 		if err != nil {
 			return err
 		}
-		return a.printSecret(cmd, c, *output, k)
+		if err := a.printSecret(cmd, c, *output, k); err != nil || *output != formatTable {
+			return err
+		}
+		if in.Organization == "" && in.Account == "" && k.Organization != "" {
+			a.say("It belongs to the organization %s; --organization would name another.", newNames(cmd.Context(), c).organization(k.Organization))
+		}
+		if len(k.Permissions) == 0 {
+			a.say("It has no permissions and may use nothing but routes with 'permission: any': 'keygate keys edit %s --permissions …' gives some.", k.ID)
+		}
+		return nil
 	}
 	return cmd
 }
@@ -99,6 +111,7 @@ all addresses, the organization's plan, the plan's limits.`,
 	output := outputFlag(cmd)
 	a.completeArgs(cmd, keyNames)
 	a.completeKeyFlags(cmd)
+	alias(cmd, "permission", "permissions")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := anyChanged(cmd, "name", "description", "permissions", "allow-cidr", "expires", "plan", "limit"); err != nil {
 			return err
@@ -134,7 +147,8 @@ func (a *app) keysRotate() *cobra.Command {
 		Use: "rotate ID|NAME", Short: "Give a key another secret and show it, once", Args: arguments("ID"),
 		Long: `Gives a key another secret, which is printed once; id, permissions, limits and history stay.
 The former secret stops at once, or with --overlap that much later: at most two work at a time. An expired key comes back to life.
-Without --overlap it asks first on a terminal.`,
+Without --overlap it asks first on a terminal. Where a former secret is still in its overlap, that ends now: this is asked first,
+and without a terminal --yes is needed.`,
 		Example: "  keygate keys rotate billing --overlap 24h\n  keygate keys rotate billing --expires 90d --yes -o json",
 	}
 	cmd.Flags().StringVar(&in.Overlap, "overlap", "", "how long the former secret goes on working, such as 24h or 7d, at most 30d (default not at all)")
@@ -148,6 +162,7 @@ Without --overlap it asks first on a terminal.`,
 		if in.Overlap != "" {
 			q = question{text: "Rotate the key %s (%s)? Its present secret stops working after " + printable(in.Overlap) + ".", quiet: true}
 		}
+		q.also = endsFormer
 		c, k, err := a.chosenKey(cmd, args[0], *yes, q)
 		if err != nil {
 			return err
@@ -156,7 +171,23 @@ Without --overlap it asks first on a terminal.`,
 		if err != nil {
 			return err
 		}
+		if formerInOverlap(k) {
+			a.say("The secret %s, which was to work until %s, has ended.", shownSecret(k.Former.Prefix, k.Former.LastFour), timestamp(formerEnd(k)))
+		}
 		return a.printSecret(cmd, c, *output, rotated)
 	}
 	return cmd
+}
+
+// formerInOverlap reports whether a rotation now would end a secret that was
+// promised to go on working.
+func formerInOverlap(k admin.Key) bool {
+	return k.Former != nil && k.RevokedAt.IsZero() && formerEnd(k).After(time.Now())
+}
+
+func endsFormer(k admin.Key) string {
+	if !formerInOverlap(k) {
+		return ""
+	}
+	return "Its former secret " + shownSecret(k.Former.Prefix, k.Former.LastFour) + ", which was to work until " + timestamp(formerEnd(k)) + ", ends at once."
 }

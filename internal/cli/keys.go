@@ -78,15 +78,30 @@ func formerSecret(k admin.Key) string {
 	if k.Former == nil {
 		return ""
 	}
-	f, state := k.Former, "works until"
-	if !f.EndsAt.After(time.Now()) {
+	f, end := k.Former, formerEnd(k)
+	state := "works until"
+	switch {
+	case !end.After(time.Now()):
 		state = "ended"
+	case k.Status != string(keys.Active):
+		state = "ends"
 	}
-	out := shownSecret(f.Prefix, f.LastFour) + ", " + state + " " + timestamp(f.EndsAt)
+	out := shownSecret(f.Prefix, f.LastFour) + ", " + state + " " + timestamp(end)
 	if !f.LastUsedAt.IsZero() {
 		out += ", last used " + timestamp(f.LastUsedAt)
 	}
 	return out
+}
+
+// formerEnd is when the former secret ends: with its overlap, or with the key.
+func formerEnd(k admin.Key) time.Time {
+	end := k.Former.EndsAt
+	for _, t := range []time.Time{k.ExpiresAt, k.RevokedAt} {
+		if !t.IsZero() && t.Before(end) {
+			end = t
+		}
+	}
+	return end
 }
 
 func expires(k admin.Key) string {

@@ -23,6 +23,7 @@ Exit code 0: it works, and may do what was asked about; 4: not.`,
 	cmd.Flags().StringVar(&space, "space", "", "for --permission: at this space, by id or slug")
 	request.add(cmd)
 	output := outputFlag(cmd)
+	alias(cmd, "permissions", "permission")
 	a.complete(cmd, "permission", permissionNames)
 	a.completeArgs(cmd, keyNames, methods)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -17,7 +17,13 @@ func listWith[T any](a *app, cmd *cobra.Command, c *admin.Client, f format, o ad
 	if err != nil {
 		return err
 	}
-	return printList(a, f, all, columns(newNames(cmd.Context(), c)))
+	if err := printList(a, f, all, columns(newNames(cmd.Context(), c))); err != nil {
+		return err
+	}
+	if f == formatTable && len(all) == 0 {
+		a.say("none")
+	}
+	return nil
 }
 
 // listCommand lists things of one kind without more ado; flags add to it.

@@ -22,7 +22,7 @@ func replicaColumns(*names) []column[admin.Replica] {
 func (a *app) replicasCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "replicas", Short: "List the running replicas",
-		Long:    "Lists the keygate processes that share the store and reported within the last minute. Replicas with different policy numbers have different policies. Operators only.",
+		Long:    "Lists the keygate processes that share the store and reported within the last minute. Each load of another policy gets the next number: replicas with the same number have the same policy, and one with a lower number loaded its own before another was loaded elsewhere. Operators only.",
 		Example: "  keygate replicas", Args: arguments(),
 	}
 	output := outputFlag(cmd)

@@ -40,8 +40,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
 	cmd, err := root.ExecuteContextC(ctx)
-	a.reportReplicas()
-	return a.exit(cmd, err)
+	confirmed := a.reportReplicas()
+	if code := a.exit(cmd, err); code != exitOK || confirmed {
+		return code
+	}
+	return exitFailure
 }
 
 func (a *app) root() *cobra.Command {
@@ -57,7 +60,8 @@ A key with keygate:operator works in every organization. A member's key works in
 keygate:keys-read, keygate:keys-write, keygate:members, keygate:audit; 'keygate whoami' shows them.
 Over plain HTTP the key is sent to this machine only, unless KEYGATE_ADMIN_INSECURE=true.
 
-With --wait a change waits until all replicas have acted on it, and says which have.
+With --wait a change waits until all replicas have acted on it, and says which have. Where one does not confirm it within 2 s
+the exit code is 1, though the change is made.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused by the management API, 5 not found.
 'keys test' and 'explain' exit with 4 where a key does not work or a request would be refused.`
@@ -68,8 +72,9 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 invalid configuration, 4 refused
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate("keygate {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err.Error()} })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		trimLists(cmd)
 		return errors.Join(emptyFlags(cmd), misplacedWait(cmd))
 	}
 	globalWaitFlag(root)

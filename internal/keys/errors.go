@@ -26,18 +26,19 @@ func (e *ExistsError) Error() string {
 	return fmt.Sprintf("%s with %s %q exists already", e.Kind, e.Field, e.Value)
 }
 
-// TooManyKeysError says that the plan's number of keys is used up.
+// TooManyKeysError says that an organization's number of keys, its plan's or a
+// negotiated one, is used up.
 type TooManyKeysError struct {
 	Organization string
 	Max          int
 }
 
 func (e *TooManyKeysError) Error() string {
-	keys := "keys"
+	number := fmt.Sprintf("%d keys that are active or paused", e.Max)
 	if e.Max == 1 {
-		keys = "key"
+		number = "1 key that is active or paused"
 	}
-	return fmt.Sprintf("the plan of organization %s allows %d %s, active or paused, and there is no room for another: revoke or delete one that is no longer needed, or ask an operator for a larger plan", e.Organization, e.Max, keys)
+	return fmt.Sprintf("the organization %s may have %s, and has no room for another: revoke or delete a key that is no longer needed, or ask an operator for more", e.Organization, number)
 }
 
 // InUseError says that a record cannot be deleted while others refer to it.

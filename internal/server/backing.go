@@ -48,6 +48,7 @@ type backing struct {
 	replicas keys.ReplicaRegistry
 	shared   bool
 	mode     string // for people
+	redis    string // the address of a shared Redis, without a password
 	advice   func(context.Context) ([]string, error)
 }
 
@@ -138,7 +139,7 @@ func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 		},
 		freshFor: freshFor, lookupTimeout: lookupTimeout,
 		stopper: ledger, settler: ledger, prepare: loss.prepare, replicas: store, shared: true,
-		mode:   "sharing " + redisstore.Redact(url),
+		mode: "sharing " + redisstore.Redact(url), redis: redisstore.Redact(url),
 		advice: store.Advice,
 	}, nil
 }

@@ -21,10 +21,8 @@ const (
 	startTimeout = 10 * time.Second
 	// lockPause lies between two tries to lock the data directory.
 	lockPause = 20 * time.Millisecond
-	// startPause lies between two tries to reach a shared store; one in startLog
-	// is logged.
+	// startPause lies between two tries to reach a shared store.
 	startPause = time.Second
-	startLog   = 30
 )
 
 // beginning is what a start does at the store: number the policy, read the
@@ -41,8 +39,13 @@ type beginning struct {
 }
 
 func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootstrapped, error) {
-	for try := 0; ; try++ {
-		first, err := b.once(ctx, loaded)
+	var told time.Time
+	for {
+		err := b.reach(ctx)
+		var first keys.Bootstrapped
+		if err == nil {
+			first, err = b.once(ctx, loaded)
+		}
 		if err == nil {
 			b.back.logAdvice(ctx, b.log)
 			return first, nil
@@ -53,8 +56,9 @@ func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootst
 		if _, setup := errors.AsType[*SetupError](err); setup || !b.back.shared {
 			return first, err
 		}
-		if try%startLog == 0 {
-			b.log.Warn("Redis cannot be used yet; requests are answered 503 until it can", zap.Error(err))
+		if time.Since(told) >= outageAgain {
+			b.log.Warn("keygate listens, but Redis cannot be used yet: requests are answered 503 until it can", zap.String("redis", b.back.redis), zap.Error(err))
+			told = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -62,6 +66,17 @@ func (b *beginning) run(ctx context.Context, loaded *config.Policy) (keys.Bootst
 		case <-time.After(startPause):
 		}
 	}
+}
+
+// reach asks a shared store for a sign of life, so that an operator need not wait
+// for the longer time-outs of the steps to read that there is none.
+func (b *beginning) reach(ctx context.Context) error {
+	if !b.back.shared {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startPause)
+	defer cancel()
+	return b.back.store.Ping(ctx)
 }
 
 func (b *beginning) once(ctx context.Context, loaded *config.Policy) (keys.Bootstrapped, error) {

@@ -19,6 +19,7 @@ const pingTimeout = 2 * time.Second
 // bring a store back.
 type health struct {
 	ping         func(context.Context) error
+	emptied      func() bool
 	policy       *policyLoader
 	unknownPlans func() []string
 	feedAge      func() time.Duration
@@ -33,6 +34,8 @@ type readiness struct {
 	Ready    bool   `json:"ready"`
 	Draining bool   `json:"draining"`
 	Store    string `json:"store"`
+	// Emptied means that the shared store lacks the records of the first start.
+	Emptied bool `json:"store_emptied,omitempty"`
 	// ChangeFeed is how long ago, in seconds, the change feed of a shared store
 	// last proved that no change was missed.
 	ChangeFeed float64      `json:"change_feed_age_seconds,omitempty"`
@@ -72,7 +75,7 @@ func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
 func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
-	body := readiness{Draining: h.draining.Load(), Store: "ok", Policy: h.policy.status(), UnknownPlans: h.unknownPlans(), Limits: newLimitsStatus(h.limits)}
+	body := readiness{Draining: h.draining.Load(), Store: "ok", Emptied: h.emptied(), Policy: h.policy.status(), UnknownPlans: h.unknownPlans(), Limits: newLimitsStatus(h.limits)}
 	err := h.ping(ctx)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

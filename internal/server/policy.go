@@ -42,7 +42,7 @@ type policyLoader struct {
 // policyStatus is the policy's part of /readyz.
 type policyStatus struct {
 	// Rules is the number of the policy in force.
-	Rules    int64     `json:"rules"`
+	Rules    int64     `json:"policy"`
 	LoadedAt time.Time `json:"loaded_at"`
 	// Error is why the last reload was refused; the policy in force is the
 	// one before it.
@@ -88,7 +88,7 @@ var errNotRegistered = errors.New("the policy could not be registered")
 func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry("policy.load", l.now(), map[string]string{"digest": loaded.Digest}))
+	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry(keys.ActionPolicyLoad, l.now(), map[string]string{"digest": loaded.Digest}))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}
@@ -118,7 +118,7 @@ func (l *policyLoader) reload(ctx context.Context) {
 		err = l.install(ctx, loaded)
 	}
 	if err == nil {
-		l.log.Info("policy reloaded", zap.Int64("rules", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
+		l.log.Info("policy reloaded", zap.Int64("policy", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
 		return
 	}
 	l.results.WithLabelValues("failure").Inc()

@@ -139,7 +139,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(inBackground(func(ctx context.Context) { authenticator.RecordUses(ctx, back.store) }))
 	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
-	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge, limits: limiter.Stats()}
+	outages := newOutages(back.redis, back.store.Ping, authenticator.FeedAge, service.Emptied, log, registry)
+	health := &health{
+		emptied: outages.emptied.Load, ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans,
+		feedAge: authenticator.FeedAge, limits: limiter.Stats(),
+	}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
 	if err != nil {
 		return err
@@ -174,6 +178,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			// Not before: what the start put in force would undo a reload.
 			var following sync.WaitGroup
 			following.Go(func() { policy.watch(ctx, changed) })
+			if back.shared {
+				following.Go(func() { outages.watch(ctx) })
+			}
 			replica.report(ctx)
 			following.Wait()
 		}

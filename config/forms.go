@@ -38,13 +38,6 @@ var policyForm = form{
 	},
 }
 
-var upstreamForm = append(form{
-	{
-		name: "targets", required: true, title: "Targets", doc: "The place to which path and query of the request are added. Several are not supported yet.",
-		shape: listOf("a list of one `http` or `https` URL without credentials, query and fragment", 1, 1, target()),
-	},
-}, slices.Concat(reserved(judged, "balance", "health", "timeouts"), reserved(refused, "tls", "max_concurrent", "breaker", "retry_budget"))...)
-
 var permissionForm = form{
 	{name: "group", title: "Group", doc: "Heading under which the permission is shown where scopes are chosen.", shape: line(maxTitle)},
 	{name: "title", title: "Title", doc: "What the permission is called there.", absent: "its name", shape: line(maxTitle)},
@@ -128,8 +121,7 @@ var routeForm = slices.Concat(form{
 		name: "space", title: "Space", doc: "Where the request names the space; without `organization`, a space of the key's own organization.",
 		shape: binding(),
 	},
-}, reserved(judged, "cost", "timeouts"), reserved(refused,
-	"forward_key", "allow_paths", "max_body", "rewrite", "request_headers", "response_headers", "retries", "report_only", "cors"))
+}, forwardingForm, reserved(judged, "cost"), reserved(refused, "allow_paths", "report_only", "cors"))
 
 var publicForm = form{
 	{
@@ -138,9 +130,7 @@ var publicForm = form{
 	},
 }
 
-// Forms of what is judged and then refused.
+// Form of what is judged and then refused.
 var (
-	healthForm   = form{{name: "path", required: true}, {name: "every"}}
-	timeoutsForm = form{{name: "connect"}, {name: "tls"}, {name: "first_byte"}, {name: "idle"}, {name: "total"}}
-	costForm     = form{{name: "header", required: true}, {name: "reserve", required: true}, {name: "max", required: true}}
+	costForm = form{{name: "header", required: true}, {name: "reserve", required: true}, {name: "max", required: true}}
 )

@@ -10,6 +10,7 @@ import (
 
 	"keygate/internal/keys"
 	"keygate/proxy/route"
+	"keygate/proxy/upstream"
 )
 
 // Policy is a policy file, checked and ready for use: immutable, a reload makes
@@ -21,23 +22,16 @@ type Policy struct {
 	Rules []*route.Rule
 	// Upstreams by the name that rules use; OwnUpstream is among them if
 	// KEYGATE_UPSTREAM is set or if there is no policy.
-	Upstreams map[string]Upstream
+	Upstreams map[string]upstream.Options
 	// Digest is the same for two policies that decide alike: SHA-256, hex, of
 	// the policy's bytes and the default plan.
 	Digest string
 }
 
 // OwnUpstream is the name of the upstream that KEYGATE_UPSTREAM gives. No
-// upstream of a file can be called this.
+// upstream of a file can be called this. It has no target where there is neither
+// policy nor KEYGATE_UPSTREAM: the demonstration API answers.
 const OwnUpstream = ""
-
-// Upstream is where admitted requests go.
-type Upstream struct {
-	Name string
-	// Target is nil only for the OwnUpstream of an instance with neither policy
-	// nor KEYGATE_UPSTREAM: the demonstration API answers.
-	Target *url.URL
-}
 
 // builtinPolicy holds where no policy is given. Plans, permissions and the role
 // owner are built in anyway.
@@ -52,7 +46,11 @@ routes:
 func LoadPolicy(cfg Config) (*Policy, error) {
 	surroundings := surroundings{defaultPlan: cfg.DefaultPlan}
 	if cfg.Upstream != nil || cfg.PolicyFile == "" && cfg.Policy == "" {
-		surroundings.upstream = &Upstream{OwnUpstream, cfg.Upstream}
+		own := newUpstream(OwnUpstream)
+		if cfg.Upstream != nil {
+			own.Targets = []*url.URL{cfg.Upstream}
+		}
+		surroundings.upstream = &own
 	}
 	name, data, err := cfg.readPolicy()
 	if err != nil {
@@ -96,7 +94,7 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 // surroundings are the parts of the environment that a policy is read in.
 type surroundings struct {
 	defaultPlan string
-	upstream    *Upstream // nil: routes must go to upstreams of the file
+	upstream    *upstream.Options // nil: routes must go to upstreams of the file
 }
 
 func (s surroundings) parse(name string, data []byte) (*Policy, error) {
@@ -142,7 +140,7 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 }
 
 // fallback is where a route goes that names no upstream.
-func (s surroundings) fallback(ofFile map[string]Upstream) (name string, ok bool) {
+func (s surroundings) fallback(ofFile map[string]upstream.Options) (name string, ok bool) {
 	if len(ofFile) == 1 {
 		for name := range ofFile {
 			return name, true

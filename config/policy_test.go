@@ -15,6 +15,7 @@ import (
 
 	"keygate/internal/keys"
 	"keygate/proxy/route"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
@@ -77,7 +78,6 @@ func TestExampleIsRefusedForWhatIsNotSupportedYet(t *testing.T) {
 		got = append(got, p.Subject)
 	}
 	want := []string{
-		"upstreams.vault.targets[1]", "upstreams.vault.balance", "upstreams.vault.health", "upstreams.vault.timeouts",
 		"plans.metered.limits[1].shared", "plans.metered.limits[2].per", "plans.metered.limits[2].timezone",
 		"routes[1].cost",
 	}
@@ -134,17 +134,29 @@ func TestSupportedPolicy(t *testing.T) {
 		}
 		return positions
 	}
+	vault := route.Timeouts{Connect: time.Second, TLS: 2 * time.Second, FirstByte: 30 * time.Second, Idle: time.Minute}
+	plain := route.Forwarding{Timeouts: vault, Retries: 1}
+	query := route.Forwarding{
+		Timeouts: vault, MaxBody: 10 << 20, ForwardKey: true,
+		Rewrite: route.Rewrite{Strip: "/v1", Prefix: "/internal", Host: "api.internal:8080"},
+		RequestHeaders: route.Headers{
+			Set: []route.Field{{Name: "X-Tenant", Value: "a"}}, Add: []route.Field{{Name: "X-Via", Value: "keygate"}}, Remove: []string{"Cookie"},
+		},
+		ResponseHeaders: route.Headers{Remove: []string{"Server"}},
+	}
+	query.Timeouts.Idle, query.Timeouts.Total = 0, 5*time.Minute
 	want := []route.Rule{
-		{Upstream: "vault", Permissions: []string{"database:read"}, Need: need("database:read")},
-		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read")},
+		{Upstream: "vault", Permissions: []string{"database:read"}, Need: need("database:read"), Forwarding: plain},
+		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read"), Forwarding: query},
 		{
 			Upstream: "vault", Permissions: []string{"collections:read"}, Need: need("collections:read"),
 			Organization: &route.Binding{Source: route.FromHeader, Name: "X-Organization"},
 			Space:        &route.Binding{Source: route.FromPath, Name: "space"},
+			Forwarding:   plain,
 		},
-		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}},
-		{Upstream: "vault", Any: true, Space: &route.Binding{Source: route.FromPath, Name: "rest"}},
-		{Upstream: "vault", Public: &route.Budget{Requests: 60, Per: time.Minute}},
+		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}, Forwarding: plain},
+		{Upstream: "vault", Any: true, Space: &route.Binding{Source: route.FromPath, Name: "rest"}, Forwarding: plain},
+		{Upstream: "vault", Public: &route.Budget{Requests: 60, Per: time.Minute}, Forwarding: plain},
 	}
 	var got []route.Rule
 	for _, r := range p.Rules {
@@ -158,8 +170,13 @@ func TestSupportedPolicy(t *testing.T) {
 	if m := p.Table.Match("GET", "example.com", "/v1/databases/a/b"); m.Rule != p.Rules[0] {
 		t.Errorf("the table matches %+v", m)
 	}
-	if up := p.Upstreams["vault"]; len(p.Upstreams) != 1 || up.Name != "vault" || up.Target.String() != "http://127.0.0.1:9001" {
-		t.Errorf("upstreams are %+v", p.Upstreams)
+	if diff := cmp.Diff(map[string]upstream.Options{"vault": {
+		Name: "vault", Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9001"}, {Scheme: "http", Host: "127.0.0.1:9002"}},
+		Balance: upstream.LeastRequests, Health: &upstream.Health{Type: upstream.HTTPCheck, Path: "/healthz", Every: 5 * time.Second},
+		Timeouts: vault, MaxConcurrent: 100, Breaker: &upstream.Breaker{Failures: 60, Requests: 20, Window: 10 * time.Second, Open: 5 * time.Second},
+		RetryBudget: 10,
+	}}, p.Upstreams); diff != "" {
+		t.Errorf("upstreams (-want +got)\n%s", diff)
 	}
 }
 
@@ -175,13 +192,13 @@ func TestLoadPolicy(t *testing.T) {
 		name     string
 		cfg      Config
 		routes   string // pattern of the only one
-		upstream *url.URL
+		upstream []*url.URL
 		err      string
 	}{
 		{"built in, demonstration", Config{DefaultPlan: "free"}, "/{path...}", nil, ""},
-		{"built in", Config{DefaultPlan: "pro", Upstream: here}, "/{path...}", here, ""},
-		{"inline", Config{DefaultPlan: "free", Upstream: here, Policy: minimal}, "/a", here, ""},
-		{"file", Config{DefaultPlan: "free", Upstream: here, PolicyFile: file}, "/a", here, ""},
+		{"built in", Config{DefaultPlan: "pro", Upstream: here}, "/{path...}", []*url.URL{here}, ""},
+		{"inline", Config{DefaultPlan: "free", Upstream: here, Policy: minimal}, "/a", []*url.URL{here}, ""},
+		{"file", Config{DefaultPlan: "free", Upstream: here, PolicyFile: file}, "/a", []*url.URL{here}, ""},
 		{
 			"no upstream",
 			Config{DefaultPlan: "free", Policy: minimal},
@@ -221,7 +238,7 @@ func TestLoadPolicy(t *testing.T) {
 			if len(p.Rules) != 1 || p.Rules[0].Pattern.String() != c.routes || p.Rules[0].Upstream != OwnUpstream || !p.Rules[0].Any {
 				t.Errorf("rules are %+v", p.Rules)
 			}
-			if up, ok := p.Upstreams[OwnUpstream]; !ok || up.Target != c.upstream {
+			if up, ok := p.Upstreams[OwnUpstream]; !ok || !slices.Equal(up.Targets, c.upstream) {
 				t.Errorf("upstreams are %+v", p.Upstreams)
 			}
 			if p.Keys.DefaultPlan != c.cfg.DefaultPlan {

@@ -13,6 +13,7 @@ import (
 
 	"keygate/internal/keys"
 	"keygate/proxy/route"
+	"keygate/proxy/upstream"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 type routeDecoder struct {
 	*decoder
 	policy  *keys.Policy
-	targets map[string]Upstream
+	targets map[string]upstream.Options
 	// fallback is where a route goes that names no upstream.
 	fallback    string
 	hasFallback bool
@@ -94,9 +95,7 @@ func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
 	if v, there := fields["cost"]; there {
 		d.cost(v)
 	}
-	if v, there := fields["timeouts"]; there {
-		d.timeouts(v)
-	}
+	d.forwarding(fields, rule, ok)
 	return rule, match, ok
 }
 
@@ -264,18 +263,12 @@ func likelyBinding(source, name string) string {
 
 // checkHeader returns why a header cannot name an organization or space.
 func checkHeader(name string) string {
-	for _, c := range []byte(name) {
-		if ('a' > c || c > 'z') && ('A' > c || c > 'Z') && ('0' > c || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return "that is no header name (RFC 9110, section 5.1)"
-		}
+	if problem := checkField(name); problem != "" {
+		return problem
 	}
-	switch canonical := http.CanonicalHeaderKey(name); canonical {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
-		return "that header belongs to the connection and is not forwarded"
+	switch http.CanonicalHeaderKey(name) {
 	case "Authorization":
 		return "that header holds the key"
-	case "Host", "Content-Length":
-		return "that header has a meaning of its own in HTTP"
 	default:
 		// As the proxy does: some servers read '_' as '-'.
 		field := strings.ReplaceAll(strings.ToLower(name), "_", "-")

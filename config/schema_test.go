@@ -2,9 +2,15 @@ package config
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,6 +145,7 @@ var decoderOnly = map[string]string{
 	"route-upstream-none.yaml":      "reference",
 	"route-upstream.yaml":           "reference",
 	"two-documents.yaml":            "an editor looks at each",
+	"upstream-health.yaml":          "what each kind of check needs",
 }
 
 func TestSchemaRefusesBadPolicies(t *testing.T) {
@@ -167,12 +174,12 @@ func TestSchemaRefusesBadPolicies(t *testing.T) {
 // structural are the beginnings of messages about what a schema sees.
 var structural = []string{"is missing", "is an unknown field", "must be ", "is empty", "is not supported yet", "is an empty list", "is not allowed on a public route"}
 
-// A policy with every field, of which each value is replaced by others, left out
+// Policies with every field, of which each value is replaced by others, left out
 // and joined by one that nobody knows: the schema never refuses what the decoder
 // takes, and takes nothing that the decoder refuses for its structure.
 func TestSchemaAgreesWithDecoder(t *testing.T) {
 	schema := compiledSchema(t)
-	const full = `
+	policies := []string{`
 version: 1
 upstreams: { api: { targets: ["http://127.0.0.1:9001"] } }
 permissions:
@@ -185,7 +192,35 @@ routes:
   - { match: "GET /a/{org}/{space}", upstream: api, permission: "a:read", organization: "path:org", space: "path:space" }
   - { match: "GET /b", permission: ["a:read"] }
   - { match: "GET /c", public: { per_address: "60/1m" } }
-`
+`, `
+version: 1
+upstreams:
+  api:
+    targets: ["https://127.0.0.1:9001", "h2c://127.0.0.1:9002"]
+    balance: least_requests
+    health: { type: http, path: /healthz, every: 5s }
+    timeouts: { connect: 1s, tls: 1s, first_byte: 1s, idle: 1s, total: 1s }
+    tls: { ca: CA, cert: CERT, key: KEY, server_name: api }
+    max_concurrent: 7
+    breaker: { failures: 50%, requests: 20, window: 10s, open: 5s }
+    retry_budget: 20%
+routes:
+  - { match: "/a", permission: any }
+`, `
+version: 1
+upstreams:
+  api: { targets: ["h2c://127.0.0.1:9001"], health: { type: grpc, service: s } }
+routes:
+  - match: "GET /b"
+    permission: any
+    timeouts: { connect: 1s, tls: 1s, first_byte: 1s, idle: 1s, total: 1s }
+    retries: 2
+    max_body: 1MiB
+    forward_key: true
+    rewrite: { strip: /b, prefix: /c, host: api.internal }
+    request_headers: { set: { X-A: a }, add: { X-B: b }, remove: [X-C] }
+    response_headers: { set: { X-A: a }, add: { X-B: b }, remove: [X-C] }
+`}
 	others := []any{
 		nil, true, 0, 7, -1, 1.5, "", " ", "text", "a:read", "a:*", "*", "any", "1m", "0", "-1s", "1.5h.5s", "60/1m", "strict", "/x", "HTTP://h:1/a@b", "path:org",
 		"header:X-A", "query:a[b]",
@@ -224,41 +259,70 @@ routes:
 			}
 		}
 	}
-	var document any
-	if err := yaml.Unmarshal([]byte(full), &document); err != nil {
-		t.Fatal(err)
-	}
-	try(document)
-	eachPlace(document, func(path string, get any, set func(any), drop func()) {
-		seen[path] = true
-		for _, other := range others {
-			set(other)
-			try(document)
+	files := pemFiles(t)
+	for _, policy := range policies {
+		var document any
+		if err := yaml.Unmarshal([]byte(strings.NewReplacer("CA,", files[0]+",", "CERT,", files[0]+",", "KEY,", files[1]+",").Replace(policy)), &document); err != nil {
+			t.Fatal(err)
 		}
-		set(get)
-		if m, ok := get.(map[string]any); ok {
-			for name, other := range map[string]any{"unknown": 1, "public": map[string]any{"per_address": "1/1s"}, "permission": "any"} {
-				if _, there := m[name]; !there {
-					m[name] = other
-					try(document)
-					delete(m, name)
+		try(document)
+		eachPlace(document, func(path string, get any, set func(any), drop func()) {
+			seen[path] = true
+			for _, other := range others {
+				set(other)
+				try(document)
+			}
+			set(get)
+			if m, ok := get.(map[string]any); ok {
+				for name, other := range map[string]any{"unknown": 1, "public": map[string]any{"per_address": "1/1s"}, "permission": "any"} {
+					if _, there := m[name]; !there {
+						m[name] = other
+						try(document)
+						delete(m, name)
+					}
 				}
 			}
-		}
-		if drop != nil {
-			drop()
-			try(document)
-			set(get)
-		}
-	})
+			if drop != nil {
+				drop()
+				try(document)
+				set(get)
+			}
+		})
+	}
 	if taken < 50 {
 		t.Errorf("only %d changes made a good policy", taken)
 	}
 	everyField("", policyForm, func(path string) {
 		if !seen[path] {
-			t.Errorf("the policy has no %s: this test does not see it", path)
+			t.Errorf("no policy has %s: this test does not see it", path)
 		}
 	})
+}
+
+// pemFiles writes a certificate and its key.
+func pemFiles(t testing.TB) [2]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"api"}}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files [2]string
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: certificate}, {Type: "PRIVATE KEY", Bytes: private}} {
+		files[i] = filepath.Join(t.TempDir(), "file.pem")
+		if err := os.WriteFile(files[i], pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
 }
 
 // eachPlace visits every value inside a document, with its path as the reference
@@ -272,7 +336,7 @@ func eachPlace(document any, visit func(path string, get any, set func(any), dro
 				place := path + "." + k
 				if path == "" {
 					place = k
-				} else if slices.Contains([]string{"upstreams", "permissions", "roles", "plans"}, path) {
+				} else if slices.Contains([]string{"upstreams", "permissions", "roles", "plans"}, path) || strings.HasSuffix(path, "_headers.set") || strings.HasSuffix(path, "_headers.add") {
 					place = path + ".NAME"
 				}
 				e := v[k]

@@ -104,8 +104,9 @@ func listOf(words string, least, most int, item *shape) *shape {
 }
 
 // eachOnce is a list of at least one text.
-func eachOnce(words string, item *shape) *shape {
-	s := listOf(words, 1, maxItems, item)
+func eachOnce(words string, item *shape) *shape { return listOf(words, 1, maxItems, item).unique() }
+
+func (s *shape) unique() *shape {
 	s.UniqueItems = true
 	return s
 }
@@ -141,7 +142,27 @@ func ownPermission() *shape {
 }
 
 func target() *shape {
-	return text("a URL", `[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+(/[^?#]*)?`, "http://127.0.0.1:9001")
+	return text("a URL", `([Hh][Tt][Tt][Pp][Ss]?|[Hh]2[Cc])://[^/?#@]+(/[^?#]*)?`, "http://127.0.0.1:9001", "h2c://127.0.0.1:9002")
+}
+
+func file() *shape { return text("a path of a file", ".*\\S.*", "/etc/keygate/ca.pem") }
+
+func percentage(least int) *shape {
+	return text(fmt.Sprintf("`%d%%` to `100%%`", least), `(\d|[1-9]\d|100)%`, "20%")
+}
+
+func pathPart(example string) *shape {
+	return text("segments of letters, digits, `-`, `.`, `_` and `~`, each after a `/`", `(/[A-Za-z0-9._~-]+)+`, example)
+}
+
+func headerName() *shape {
+	return text("the name of a header", "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", "X-Tenant") // maxBinding
+}
+
+func headerValue() *shape {
+	s := text("printable ASCII", "[!-~]([ -~]*[!-~])?")
+	s.MaxLength = maxValue
+	return s
 }
 
 func match() *shape {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ func parsers() map[reflect.Type]env.ParserFunc {
 		reflect.TypeFor[[]netip.Prefix](): func(s string) (any, error) { return parsePrefixes(s) },
 		reflect.TypeFor[route.Budget]():   func(s string) (any, error) { return parseOptionalBudget(s) },
 		reflect.TypeFor[url.URL](): func(s string) (any, error) {
-			u, err := parseTarget(s)
+			u, err := parseTarget(s, "http", "https")
 			if err != nil {
 				return nil, err
 			}
@@ -90,15 +91,16 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 }
 
 // parseTarget reads the URL of an upstream: a place, to which path and query
-// of the request are added.
-func parseTarget(s string) (*url.URL, error) {
+// of the request are added. It has one of the schemes.
+func parseTarget(s string, schemes ...string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
 		return nil, errors.New("is not a URL") // the error of url.Parse repeats the URL, which may hold a password
 	}
 	switch port := u.Port(); {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, errors.New("has no scheme http or https")
+	case !slices.Contains(schemes, u.Scheme):
+		last := len(schemes) - 1
+		return nil, fmt.Errorf("has no scheme %s or %s", strings.Join(schemes[:last], ", "), schemes[last])
 	case u.Hostname() == "":
 		return nil, errors.New("names no host")
 	case u.User != nil:

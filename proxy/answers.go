@@ -11,6 +11,7 @@ import (
 
 	"keygate/auth"
 	"keygate/internal/problem"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
@@ -182,6 +183,8 @@ func (x *exchange) noAnswer(status int) *refusal {
 		Detail: "The API behind this gateway could not be reached. Your request was admitted and counted.",
 	}}
 	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return x.tooLarge()
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."
@@ -193,6 +196,28 @@ func (x *exchange) noAnswer(status int) *refusal {
 		out.problem.Detail = "The API behind this gateway did not answer in time. It may have acted on the request all the same."
 	}
 	return out
+}
+
+// tooLarge is about a body beyond the route's max_body.
+func (x *exchange) tooLarge() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusRequestEntityTooLarge, Error: "Request body too large",
+		Detail: fmt.Sprintf("This path takes bodies of at most %d bytes.", x.rule.MaxBody),
+	}}
+}
+
+// spared is about a request that was not sent because the upstream has enough to
+// do, or because it failed too often lately.
+func (x *exchange) spared(busy *upstream.BusyError) *refusal {
+	wait := max(1, int64((busy.RetryAfter+time.Second-1)/time.Second))
+	detail := "The API behind this gateway has as many requests under way as it may have."
+	if busy.Open {
+		detail = "The API behind this gateway fails at the moment and is left alone for a while."
+	}
+	return &refusal{decision: x.decision, retryAfter: wait, problem: problem.Problem{
+		Status: http.StatusServiceUnavailable, Error: "Upstream unavailable",
+		Detail: fmt.Sprintf("%s Try again in %s. Your request was admitted and counted.", detail, spell(time.Duration(wait)*time.Second)),
+	}}
 }
 
 // spell writes a duration for people: "1 minute", "90 seconds".

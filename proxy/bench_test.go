@@ -19,6 +19,7 @@ import (
 	"keygate/config"
 	"keygate/internal/keys"
 	"keygate/internal/store/sqlite"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 	"keygate/ratelimit/memory"
 )
@@ -84,11 +85,9 @@ func benchGate(b *testing.B, level zapcore.Level) (p *Proxy, key func(plan strin
 	if err != nil {
 		b.Fatal(err)
 	}
-	target, err := url.Parse("http://upstream.test")
-	if err != nil {
-		b.Fatal(err)
-	}
-	policy, err := NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, map[string]*url.URL{"api": target})
+	api := loaded.Upstreams["api"]
+	api.Instead = instant{}
+	policy, err := NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, map[string]upstream.Options{"api": api})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -99,7 +98,6 @@ func benchGate(b *testing.B, level zapcore.Level) (p *Proxy, key func(plan strin
 		Format: format, Realm: "bench", AccessLog: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), level)),
 		Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})
-	p.transport.RegisterProtocol("http", instant{})
 	p.SetPolicy(policy)
 	service := keys.NewService(keys.ServiceOptions{Store: store, Format: format, Policy: p.PolicyKeys, Changed: authenticator.Changed, Now: time.Now})
 	if _, err := service.Bootstrap(context.Background(), keys.BootstrapOptions{}); err != nil {
@@ -139,12 +137,10 @@ func serve(b *testing.B, h http.Handler, status int, method, target, secret stri
 // BenchmarkReverseProxy is what all admitted requests pay: compare with
 // BenchmarkAdmitted.
 func BenchmarkReverseProxy(b *testing.B) {
-	transport := newTransport()
-	transport.RegisterProtocol("http", instant{})
 	target := &url.URL{Scheme: "http", Host: "upstream.test"}
 	serve(b, &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
-		Transport: transport, BufferPool: buffers,
+		Transport: instant{}, BufferPool: buffers,
 	}, http.StatusOK, http.MethodGet, "/v1/items", "")
 }
 

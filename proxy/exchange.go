@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"keygate/auth"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
@@ -43,7 +44,7 @@ type request struct {
 	principal *auth.Principal
 	access    auth.Access
 	exposed   bool // a key stood in the URL
-	body      *clientBody
+	call      upstream.Call
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
 
@@ -94,6 +95,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
+	x.call.End()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {

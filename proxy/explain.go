@@ -117,7 +117,7 @@ func (i *inquiry) explainRoute() {
 }
 
 func explained(r *rule) *auth.ExplainedRule {
-	out := &auth.ExplainedRule{Match: r.name, Upstream: r.upstream, Permissions: r.Permissions, Any: r.Any}
+	out := &auth.ExplainedRule{Match: r.name, Upstream: r.Upstream, Permissions: r.Permissions, Any: r.Any}
 	if r.Public != nil {
 		out.Public = r.Public.String()
 	}

@@ -1,45 +1,20 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"time"
 
 	"keygate/auth"
-	"keygate/proxy/route"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
-// Bounds of every wait on an upstream.
-const (
-	connectTimeout   = 5 * time.Second
-	tlsTimeout       = 5 * time.Second
-	firstByteTimeout = 60 * time.Second
-	idleTimeout      = 90 * time.Second
-	idlePerUpstream  = 512
-	copyBufferSize   = 32 << 10
-)
-
-func newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   tlsTimeout,
-		ResponseHeaderTimeout: firstByteTimeout,
-		ExpectContinueTimeout: time.Second,
-		IdleConnTimeout:       idleTimeout,
-		MaxIdleConns:          0, // bounded per upstream
-		MaxIdleConnsPerHost:   idlePerUpstream,
-		ForceAttemptHTTP2:     true,
-		// The answer's encoding is between the client and the upstream.
-		DisableCompression: true,
-	}
-}
+// copyBufferSize is that of the buffers through which bodies are copied.
+const copyBufferSize = 32 << 10
 
 // bufferPool lends the buffers through which bodies are copied.
 type bufferPool struct{ pool sync.Pool }
@@ -62,13 +37,7 @@ func (discard) Write(b []byte) (int, error) { return len(b), nil }
 // -Host and -Proto before, so nothing set here can be nominated away by a
 // client's Connection header.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	in, out, target := pr.In, pr.Out, x.rule.target
-	out.URL.Scheme, out.URL.Host, out.Host = target.Scheme, target.Host, target.Host
-	if in.URL.RawPath != "" || (target.Path != "" && target.Path != "/") {
-		base := strings.TrimSuffix(target.EscapedPath(), "/")
-		out.URL.Path = strings.TrimSuffix(target.Path, "/") + in.URL.Path
-		out.URL.RawPath = base + route.Canonical(in.URL)
-	}
+	in, out := pr.In, pr.Out
 	// ReverseProxy drops what it cannot parse; the upstream shall see what the
 	// client sent, byte for byte.
 	out.URL.RawQuery, out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
@@ -84,8 +53,11 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 			delete(out.Trailer, name)
 		}
 	}
-	delete(h, "Authorization")
+	if !x.rule.ForwardKey {
+		delete(h, "Authorization")
+	}
 	keepUpgrade(h)
+	x.rule.requestHeaders.apply(h)
 	x.forwardedHeaders(in, h)
 	if x.principal == nil {
 		return
@@ -152,6 +124,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	}
 	// Into the answer itself: what stands in res.Header is copied once more,
 	// value by value, and must not stand beside what keygate says.
+	x.rule.responseHeaders.apply(res.Header)
 	own := x.w.Header()
 	x.describe(own)
 	for name := range own {
@@ -180,10 +153,27 @@ func (x *exchange) describe(h http.Header) {
 	h["Ratelimit"] = values[1:2:2]
 }
 
+// prepareCall says what the upstream gets to see of the request.
+func (x *exchange) prepareCall() {
+	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
+	if x.r.ContentLength != 0 {
+		x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	}
+}
+
+// RoundTrip makes the exchange the transport of its ReverseProxy.
+func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
+	return x.call.Do(x.rule.to, r)
+}
+
 // upstreamFailed answers where the upstream gave no answer.
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
+	if busy, ok := errors.AsType[*upstream.BusyError](err); ok {
+		x.refuse(x.spared(busy))
+		return
+	}
 	x.refuse(x.noAnswer(x.statusOf(err)))
 }
 
@@ -192,13 +182,15 @@ const statusClientGone = 499
 
 // statusOf decides what a failed upstream call was. This is the only place.
 func (x *exchange) statusOf(err error) int {
-	var timeout net.Error
+	var timeout interface{ Timeout() bool }
 	switch {
+	case x.call.Body.TooLarge():
+		return http.StatusRequestEntityTooLarge
 	case x.r.Context().Err() != nil:
 		return statusClientGone
-	case x.body != nil && x.body.broken.Load():
+	case x.call.Body.Broken():
 		return http.StatusBadRequest
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &timeout) && timeout.Timeout():
 		return http.StatusGatewayTimeout
 	}
 	return http.StatusBadGateway

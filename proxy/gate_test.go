@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -183,11 +183,7 @@ func (g *gate) compile(yaml string) *proxy.Policy {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	targets := make(map[string]*url.URL)
-	for name, u := range loaded.Upstreams {
-		targets[name] = u.Target
-	}
-	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, targets)
+	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, loaded.Upstreams)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -248,6 +244,27 @@ func (g *gate) send(r *http.Request) answer {
 		}
 	}
 	return a
+}
+
+// metric is the value of a series, 0 if there is none.
+func (g *gate) metric(series string) float64 {
+	g.t.Helper()
+	families, err := g.registry.Gather()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if fmt.Sprintf("%s{%s}", f.GetName(), strings.Join(labels, ",")) == series {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 var zapExposed = zap.Bool("key_exposed_in_url", true)

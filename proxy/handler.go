@@ -11,7 +11,7 @@ import (
 )
 
 // ServeHTTP decides and forwards or refuses. The order of the checks is part of
-// the contract with clients: 400 path, 404, 405, 401, 403, 429.
+// the contract with clients: 400 path, 404, 405, 401, 403, 413, 429.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
 	defer x.finish()
@@ -21,10 +21,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.answerMe()
 	} else {
 		x.sent = p.now()
-		if r.ContentLength != 0 {
-			x.body = &clientBody{ReadCloser: r.Body}
-			r.Body = x.body
-		}
+		x.prepareCall()
 		x.reverse.ServeHTTP(x, r)
 	}
 	x.done = true
@@ -133,7 +130,19 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	if x.access, refused = p.auth.Authorize(ctx, x.principal, x.r, x.rule.Rule, x.client); refused != nil {
 		return x.refused(refused)
 	}
+	if answer := x.checkLength(); answer != nil {
+		return answer
+	}
 	return p.spend(x, known)
+}
+
+// checkLength refuses a body that says itself that it is too large. One that does
+// not say is cut off where it is.
+func (x *exchange) checkLength() *refusal {
+	if most := x.rule.MaxBody; most > 0 && x.r.ContentLength > most {
+		return x.tooLarge()
+	}
+	return nil
 }
 
 // spend takes one request from every limit of the key's plan.
@@ -172,6 +181,9 @@ func (x *exchange) askFor(known int64) {
 func (x *exchange) decidePublic() *refusal {
 	x.decision = public
 	x.exposed = auth.Exposed(x.proxy.format, x.r.URL.RawQuery)
+	if answer := x.checkLength(); answer != nil {
+		return answer
+	}
 	ok, retryAfter := x.rule.budget.Allow(auth.AddressKey(x.client))
 	if !ok {
 		return x.overAddressBudget(retryAfter)

@@ -3,13 +3,13 @@ package proxy
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"sync"
 
 	"keygate/auth"
 	"keygate/internal/keys"
 	"keygate/proxy/route"
+	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
 
@@ -19,6 +19,8 @@ type Policy struct {
 	keys  *keys.Policy
 	table *route.Table
 	rules map[*route.Rule]*rule
+	// upstreams by name. A reload keeps those that did not change.
+	upstreams map[string]*upstream.Upstream
 
 	mu      sync.Mutex
 	unknown map[string]bool // plans that organizations refer to and the policy lacks
@@ -27,27 +29,35 @@ type Policy struct {
 // rule is a route rule with what serving it takes.
 type rule struct {
 	*route.Rule
-	name     string // the pattern, for logs and metrics
-	upstream string
-	target   *url.URL
-	budget   *ratelimit.Buckets // per client address, for public routes
+	name   string             // the pattern, for logs and metrics
+	to     *upstream.Client   // where its requests go
+	budget *ratelimit.Buckets // per client address, for public routes
+	// Changes of headers, ready for use.
+	requestHeaders, responseHeaders *headerChanges // nil: none
 }
 
 // maxUnknownPlans bounds how many missing plans are reported by name.
 const maxUnknownPlans = 20
 
-// NewPolicy compiles a policy whose rules forward to the named targets.
-func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets map[string]*url.URL) (*Policy, error) {
+// NewPolicy compiles a policy whose rules forward to the named upstreams. Nothing
+// of it acts before SetPolicy.
+func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, upstreams map[string]upstream.Options) (*Policy, error) {
 	p := &Policy{
 		keys: k, table: table, rules: make(map[*route.Rule]*rule, len(rules)),
-		unknown: make(map[string]bool),
+		upstreams: make(map[string]*upstream.Upstream, len(upstreams)),
+		unknown:   make(map[string]bool),
+	}
+	if err := p.makeUpstreams(rules, upstreams); err != nil {
+		return nil, err
 	}
 	for _, r := range rules {
-		target := targets[r.Upstream]
-		if target == nil {
+		if p.upstreams[r.Upstream] == nil {
 			return nil, fmt.Errorf("route %q: there is no upstream %q", r.Pattern, r.Upstream)
 		}
-		compiled := &rule{Rule: r, name: r.Pattern.String(), upstream: r.Upstream, target: target}
+		compiled := &rule{
+			Rule: r, name: r.Pattern.String(),
+			requestHeaders: newHeaderChanges(&r.RequestHeaders), responseHeaders: newHeaderChanges(&r.ResponseHeaders),
+		}
 		if r.Public != nil {
 			budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: r.Public.Requests, Per: r.Public.Per})
 			if err != nil {
@@ -60,12 +70,53 @@ func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, targets 
 	return p, nil
 }
 
+// makeUpstreams makes an upstream of each of the options, for the time-outs of
+// the routes that go there.
+func (p *Policy) makeUpstreams(rules []*route.Rule, of map[string]upstream.Options) error {
+	timeouts := make(map[string][]route.Timeouts)
+	for _, r := range rules {
+		timeouts[r.Upstream] = append(timeouts[r.Upstream], r.Timeouts)
+	}
+	for name, options := range of {
+		var err error
+		if p.upstreams[name], err = upstream.New(options, timeouts[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin makes the policy act, after a former one that may be nil: upstreams that
+// did not change go on with their connections and all they have learnt.
+func (p *Policy) begin(former *Policy) {
+	for name, u := range p.upstreams {
+		if former != nil && former.upstreams[name] != nil && u.Same(former.upstreams[name]) {
+			p.upstreams[name] = former.upstreams[name]
+			continue
+		}
+		u.Start()
+	}
+	for _, r := range p.rules {
+		r.to = p.upstreams[r.Upstream].Client(r.Timeouts)
+	}
+	if former != nil {
+		p.inherit(former)
+	}
+}
+
+// end ends the upstreams that the next policy, which may be nil, does not keep.
+// Requests under way finish.
+func (p *Policy) end(next *Policy) {
+	for name, u := range p.upstreams {
+		if next == nil || next.upstreams[name] != u {
+			u.Close()
+		}
+	}
+}
+
 // inherit keeps what client addresses spent on public routes that did not
 // change: a reload resets no budget.
 func (p *Policy) inherit(former *Policy) {
-	if former == nil {
-		return
-	}
 	budgets := make(map[string]*rule)
 	for _, r := range former.rules {
 		if r.budget != nil {

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"net/http"
 	"net/http/httputil"
 	"net/netip"
 	"sync"
@@ -47,7 +46,6 @@ type Proxy struct {
 	accessLog *zap.Logger
 	metrics   *metrics
 	now       func() time.Time
-	transport *http.Transport
 	policy    atomic.Pointer[Policy]
 	me        *me // nil: the paths under /.keygate/ are like others
 	exchanges sync.Pool
@@ -64,18 +62,18 @@ func New(o Options) *Proxy {
 		accessLog: o.AccessLog,
 		metrics:   newMetrics(o.Metrics),
 		now:       o.Now,
-		transport: newTransport(),
 	}
 	if o.Me {
 		p.me = newMe(o.Now)
 	}
+	o.Metrics.MustRegister(upstreamMetrics{p})
 	p.exchanges.New = func() any {
 		x := &exchange{proxy: p}
 		x.reverse = httputil.ReverseProxy{
 			Rewrite:        x.rewrite,
 			ModifyResponse: x.modifyResponse,
 			ErrorHandler:   x.upstreamFailed,
-			Transport:      p.transport,
+			Transport:      x,
 			BufferPool:     buffers,
 			ErrorLog:       discardLog,
 		}
@@ -87,10 +85,18 @@ func New(o Options) *Proxy {
 // SetPolicy puts a policy in force; requests under way keep the one that they
 // began with.
 func (p *Proxy) SetPolicy(policy *Policy) {
-	policy.inherit(p.policy.Load())
+	former := p.policy.Load()
+	policy.begin(former)
 	p.policy.Store(policy)
 	p.metrics.forget()
+	if former != nil {
+		former.end(policy)
+	}
 }
 
-// Close ends idle connections to the upstreams.
-func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
+// Close ends what watches the upstreams, and idle connections to them.
+func (p *Proxy) Close() {
+	if policy := p.policy.Load(); policy != nil {
+		policy.end(nil)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"keygate/auth"
+	"keygate/proxy/upstream"
 )
 
 // record makes the log line and the metrics of a finished exchange.
@@ -89,6 +90,21 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 		entry.Write(f...)
 	}
 	clear(f) // the next exchange must not keep this one's strings alive
+}
+
+// upstreamMetrics are those of the upstreams of the policy in force.
+type upstreamMetrics struct{ proxy *Proxy }
+
+func (upstreamMetrics) Describe(ch chan<- *prometheus.Desc) { upstream.Describe(ch) }
+
+func (m upstreamMetrics) Collect(ch chan<- prometheus.Metric) {
+	policy := m.proxy.policy.Load()
+	if policy == nil {
+		return
+	}
+	for _, u := range policy.upstreams {
+		u.Collect(ch)
+	}
 }
 
 // metrics of the data plane. Labels never name a key, an account or a path.

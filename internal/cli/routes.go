@@ -76,13 +76,17 @@ func (r shownRule) needs() string {
 
 func upstreamOf(r *route.Rule, p *config.Policy) string {
 	u := p.Upstreams[r.Upstream]
-	switch {
-	case u.Target == nil:
+	if len(u.Targets) == 0 {
 		return "the demonstration API"
-	case u.Name == config.OwnUpstream:
-		return u.Target.Redacted()
 	}
-	return u.Name + " (" + u.Target.Redacted() + ")"
+	targets := make([]string, len(u.Targets))
+	for i, target := range u.Targets {
+		targets[i] = target.Redacted()
+	}
+	if u.Name == config.OwnUpstream {
+		return targets[0]
+	}
+	return u.Name + " (" + strings.Join(targets, ", ") + ")"
 }
 
 func bindingOf(b *route.Binding) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"sync"
 	"time"
@@ -66,14 +67,14 @@ func newPolicyLoader(c config.Config, store keys.Store, p *proxy.Proxy, log *zap
 // use puts a policy in force that has no number yet: the store that gives it one
 // may be away.
 func (l *policyLoader) use(loaded *config.Policy) error {
-	targets := make(map[string]*url.URL, len(loaded.Upstreams))
-	for name, u := range loaded.Upstreams {
-		targets[name] = u.Target
-		if u.Target == nil {
-			targets[name] = l.demo
+	upstreams := maps.Clone(loaded.Upstreams)
+	for name, u := range upstreams {
+		if len(u.Targets) == 0 {
+			u.Targets = []*url.URL{l.demo}
+			upstreams[name] = u
 		}
 	}
-	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, targets)
+	compiled, err := proxy.NewPolicy(loaded.Keys, loaded.Table, loaded.Rules, upstreams)
 	if err != nil {
 		return err
 	}

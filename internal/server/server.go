@@ -202,7 +202,7 @@ func failureBudget(b route.Budget) (*ratelimit.Buckets, error) {
 // usesDemo reports whether some rule goes to the demonstration upstream.
 func usesDemo(p *config.Policy) bool {
 	for _, u := range p.Upstreams {
-		if u.Target == nil {
+		if len(u.Targets) == 0 {
 			return true
 		}
 	}
@@ -229,10 +229,11 @@ func managementMux(h *health, registry *prometheus.Registry, api http.Handler) h
 func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {
 	upstream := make([]string, 0, len(loaded.Upstreams))
 	for _, u := range loaded.Upstreams {
-		if u.Target == nil {
+		if len(u.Targets) == 0 {
 			upstream = append(upstream, demoName)
-		} else {
-			upstream = append(upstream, u.Target.Redacted())
+		}
+		for _, target := range u.Targets {
+			upstream = append(upstream, target.Redacted())
 		}
 	}
 	log.Info("keygate is ready",

@@ -77,6 +77,17 @@ func parsePattern(s string) (Pattern, error) {
 	return p, err
 }
 
+// BeginsWith reports whether every path that the pattern matches begins with these
+// whole segments, written as in "/v1/orders".
+func (p Pattern) BeginsWith(path string) bool {
+	for i, text := range strings.Split(strings.TrimPrefix(path, "/"), "/") {
+		if i >= len(p.segments) || p.segments[i].kind != literal || p.segments[i].text != text {
+			return false
+		}
+	}
+	return true
+}
+
 // String returns the pattern as it was written.
 func (p Pattern) String() string { return p.text }
 

@@ -24,6 +24,8 @@ type Rule struct {
 	Public *Budget
 	// Organization and Space, where set, say where a request names them.
 	Organization, Space *Binding
+	// Forwarding of what was admitted.
+	Forwarding
 }
 
 // Budget is a number of requests per duration.

@@ -1,0 +1,162 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"keygate/proxy/route"
+)
+
+// Bounds of connections. A connection over HTTP/2 carries all requests, so that
+// one whose other end is gone must be found out: HTTP/1 leaves one behind with
+// each request that timed out.
+const (
+	idleTimeout = 90 * time.Second
+	idleTargets = 512
+	keepAlive   = 30 * time.Second
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+	waitFor100  = time.Second
+)
+
+// connections are those to one target under one set of time-outs.
+type connections struct {
+	current atomic.Pointer[http.Transport]
+	make    func() *http.Transport
+	instead http.RoundTripper
+}
+
+func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instead http.RoundTripper) *connections {
+	dialer := &net.Dialer{Timeout: bounds.Connect, KeepAlive: keepAlive}
+	c := &connections{instead: instead, make: func() *http.Transport {
+		transport := &http.Transport{
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				conn, err := dialer.DialContext(ctx, network, t.address)
+				if err != nil {
+					return nil, &connectError{err}
+				}
+				return conn, nil
+			},
+			TLSClientConfig:       config.Clone(),
+			TLSHandshakeTimeout:   bounds.TLS,
+			ResponseHeaderTimeout: bounds.FirstByte,
+			ExpectContinueTimeout: waitFor100,
+			IdleConnTimeout:       idleTimeout,
+			MaxIdleConnsPerHost:   idleTargets,
+			Protocols:             new(http.Protocols),
+			HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+			// The answer's encoding is between the client and the upstream.
+			DisableCompression: true,
+		}
+		transport.Protocols.SetHTTP1(!t.h2c)
+		transport.Protocols.SetHTTP2(t.scheme == "https")
+		transport.Protocols.SetUnencryptedHTTP2(t.h2c)
+		return transport
+	}}
+	c.current.Store(c.make())
+	return c
+}
+
+func (c *connections) roundTrip(r *http.Request) (*http.Response, error) {
+	if c.instead != nil {
+		return c.instead.RoundTrip(r)
+	}
+	return c.current.Load().RoundTrip(r)
+}
+
+func (c *connections) closeIdle() { c.current.Load().CloseIdleConnections() }
+
+// renew has new requests make new connections. Those that are idle end now, the
+// others with their requests.
+func (c *connections) renew() { c.current.Swap(c.make()).CloseIdleConnections() }
+
+// connectError is why there is no connection: no request can have passed.
+type connectError struct{ error }
+
+func (e *connectError) Unwrap() error { return e.error }
+
+// neverConnected reports whether a request failed before there was a connection
+// that it could have been sent on.
+func neverConnected(err error) bool {
+	if _, ok := errors.AsType[*connectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	return err.Error() == "net/http: TLS handshake timeout" // of a type of its own, which is not exported
+}
+
+// HasCertificates reports whether PEM holds a certificate.
+func HasCertificates(pem []byte) bool { return x509.NewCertPool().AppendCertsFromPEM(pem) }
+
+// CheckPair returns what is wrong with Certificate and Key, without a word of
+// either.
+func (o TLS) CheckPair() error {
+	_, err := o.pair()
+	return err
+}
+
+func (o TLS) pair() (tls.Certificate, error) { return tls.X509KeyPair(o.Certificate, o.Key) }
+
+// config is what connections to https targets are made with.
+func (o TLS) config() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if len(o.CA) > 0 {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(o.CA) {
+			return nil, errors.New("ca holds no certificate in PEM")
+		}
+	}
+	if len(o.Certificate) > 0 || len(o.Key) > 0 {
+		pair, err := o.pair()
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// Names of targets are looked up by each new connection. Those that are kept
+// would go on leading to an address that is gone: they are given up when a name
+// leads elsewhere.
+const (
+	lookUpEvery   = 30 * time.Second
+	lookUpTimeout = 5 * time.Second
+)
+
+// lookUp finds the addresses of a host, sorted.
+func lookUp(ctx context.Context, host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+// follow calls moved whenever the target's name leads elsewhere than before,
+// until ctx ends. A name that cannot be looked up changes nothing.
+func (t *target) follow(ctx context.Context, lookUp func(context.Context, string) ([]netip.Addr, error), moved func()) {
+	var known []netip.Addr
+	for wait := time.Duration(0); sleep(ctx, wait); wait = lookUpEvery {
+		found, err := lookUp(ctx, t.name)
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		slices.SortFunc(found, netip.Addr.Compare)
+		if known != nil && !slices.Equal(known, found) {
+			moved()
+		}
+		known = found
+	}
+}

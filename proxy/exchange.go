@@ -39,11 +39,13 @@ type request struct {
 	peerText  string
 	client    netip.Addr // peer, or whom trusted proxies name
 	trusted   bool       // whether peer is a trusted proxy
+	secure    bool       // whether the client's connection is HTTPS
 	policy    *Policy
 	rule      *rule
 	principal *auth.Principal
 	access    auth.Access
 	exposed   bool // a key stood in the URL
+	inClear   bool // a key came over plain HTTP where HTTPS is required
 	call      upstream.Call
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
@@ -88,6 +90,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.peer = peerAddress(r.RemoteAddr)
 	x.peerText = x.peer.String()
 	x.client, x.trusted = p.clientAddress(x.peer, r.Header)
+	x.secure = cameSecurely(r, x.trusted)
 	return x
 }
 

@@ -138,6 +138,9 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 func (x *exchange) describe(h http.Header) {
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
+	if x.secure && x.proxy.hsts != nil {
+		h["Strict-Transport-Security"] = x.proxy.hsts // RFC 6797, section 7.2: never over plain HTTP
+	}
 	if x.principal != nil {
 		x.principal.Announce(h, x.start)
 	}

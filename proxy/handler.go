@@ -11,7 +11,8 @@ import (
 )
 
 // ServeHTTP decides and forwards or refuses. The order of the checks is part of
-// the contract with clients: 400 path, 404, 405, 401, 403, 413, 429.
+// the contract with clients: 403 plain HTTP, 400 path, 404, CORS preflight, 405,
+// 401, 403, 413, 429.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
 	defer x.finish()
@@ -30,6 +31,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // decide returns nil where the request may be forwarded, and fills in what the
 // forwarding needs.
 func (p *Proxy) decide(x *exchange) *refusal {
+	if answer := p.checkSecure(x); answer != nil {
+		return answer
+	}
 	if answer := x.checkPath(); answer != nil {
 		return answer
 	}

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http/httputil"
 	"net/netip"
 	"sync"
@@ -17,7 +18,7 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but TrustedProxies and Me are required.
+// Options of a Proxy; required are Auth, Limiter, Format, AccessLog, Metrics and Now.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
@@ -29,6 +30,13 @@ type Options struct {
 	// Me reserves the paths under /.keygate/, of which /.keygate/me tells a key
 	// about itself.
 	Me bool
+	// RequireHTTPS refuses what came over plain HTTP.
+	RequireHTTPS bool
+	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
+	HSTS time.Duration
+	// Exposed, if not nil, is told of each key that came over plain HTTP where
+	// HTTPS is required, by its id. It must not block.
+	Exposed func(key string)
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
 	Metrics   prometheus.Registerer
@@ -43,6 +51,9 @@ type Proxy struct {
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
+	https     bool             // required
+	hsts      []string         // value of Strict-Transport-Security; nil: none
+	exposed   func(key string) // nil: nobody wants to know
 	accessLog *zap.Logger
 	metrics   *metrics
 	now       func() time.Time
@@ -59,9 +70,14 @@ func New(o Options) *Proxy {
 		format:    o.Format,
 		realm:     o.Realm,
 		trusted:   o.TrustedProxies,
+		https:     o.RequireHTTPS,
+		exposed:   o.Exposed,
 		accessLog: o.AccessLog,
 		metrics:   newMetrics(o.Metrics),
 		now:       o.Now,
+	}
+	if o.HSTS > 0 {
+		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}
 	}
 	if o.Me {
 		p.me = newMe(o.Now)

@@ -121,7 +121,7 @@ var routeForm = slices.Concat(form{
 		name: "space", title: "Space", doc: "Where the request names the space; without `organization`, a space of the key's own organization.",
 		shape: binding(),
 	},
-}, forwardingForm, reserved(judged, "cost"), reserved(refused, "allow_paths", "report_only", "cors"))
+}, forwardingForm, reserved(judged, "cost"), reserved(refused, "allow_paths", "report_only"))
 
 var publicForm = form{
 	{

@@ -42,6 +42,7 @@ func (x *exchange) refuse(answer *refusal) {
 	}
 	x.ignoreBody()
 	x.describe(h)
+	x.sayCORS(h)
 	if answer.challenge != "" {
 		h.Set("Www-Authenticate", answer.challenge)
 	}

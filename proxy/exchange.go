@@ -45,6 +45,7 @@ type request struct {
 	principal *auth.Principal
 	access    auth.Access
 	exposed   bool // a key stood in the URL
+	preflight bool // keygate answers a browser's question itself
 	inClear   bool // a key came over plain HTTP where HTTPS is required
 	call      upstream.Call
 	ask       ratelimit.Ask

@@ -125,6 +125,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	// Into the answer itself: what stands in res.Header is copied once more,
 	// value by value, and must not stand beside what keygate says.
 	x.rule.responseHeaders.apply(res.Header)
+	x.replaceCORS(res.Header)
 	own := x.w.Header()
 	x.describe(own)
 	for name := range own {

@@ -18,6 +18,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.finish()
 	if answer := p.decide(x); answer != nil {
 		x.refuse(answer)
+	} else if x.preflight {
+		x.answerPreflight()
 	} else if x.asksAboutItself() {
 		x.answerMe()
 	} else {
@@ -39,6 +41,9 @@ func (p *Proxy) decide(x *exchange) *refusal {
 	}
 	found, answer := x.findRule()
 	if answer == nil {
+		if about := x.findPreflight(found); about != nil {
+			return p.decidePreflight(x, about)
+		}
 		answer = x.checkMethod(found)
 	}
 	if answer != nil {

@@ -58,23 +58,26 @@ type Proxy struct {
 	metrics   *metrics
 	now       func() time.Time
 	policy    atomic.Pointer[Policy]
-	me        *me // nil: the paths under /.keygate/ are like others
-	exchanges sync.Pool
+	// preflights that are forwarded, per client address.
+	preflights *ratelimit.Buckets
+	me         *me // nil: the paths under /.keygate/ are like others
+	exchanges  sync.Pool
 }
 
 // New returns a Proxy without a policy.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		auth:      o.Auth,
-		limiter:   o.Limiter,
-		format:    o.Format,
-		realm:     o.Realm,
-		trusted:   o.TrustedProxies,
-		https:     o.RequireHTTPS,
-		exposed:   o.Exposed,
-		accessLog: o.AccessLog,
-		metrics:   newMetrics(o.Metrics),
-		now:       o.Now,
+		auth:       o.Auth,
+		limiter:    o.Limiter,
+		format:     o.Format,
+		realm:      o.Realm,
+		trusted:    o.TrustedProxies,
+		https:      o.RequireHTTPS,
+		exposed:    o.Exposed,
+		accessLog:  o.AccessLog,
+		metrics:    newMetrics(o.Metrics),
+		now:        o.Now,
+		preflights: newPreflights(o.Now),
 	}
 	if o.HSTS > 0 {
 		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}

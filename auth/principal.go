@@ -78,6 +78,7 @@ type Principal struct {
 	// nobody may write to it. Nil where nothing is limited.
 	LimitPolicy []string
 
+	stamp    *stamp // of what is remembered of the key
 	policy   *keys.Policy
 	space    *keys.Space                // the one that the key is restricted to
 	identity [len(identityNames)]string // "": the header is left out
@@ -220,6 +221,7 @@ func (a *Authenticator) under(e *entry, policy *keys.Policy) (*Principal, *Refus
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	p.stamp = &e.stamp
 	e.principal.Store(p)
 	return p, nil
 }

@@ -53,6 +53,10 @@ func (x *exchange) refuse(answer *refusal) {
 		h.Set("Retry-After", strconv.FormatInt(answer.retryAfter, 10))
 	}
 	answer.problem.RequestID = x.id
+	if isGRPC(x.r.Header) {
+		x.writeGRPC(&answer.problem)
+		return
+	}
 	problem.Write(x, &answer.problem)
 }
 
@@ -106,10 +110,7 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	out := &refusal{challenge: a.Challenge, problem: problem.Problem{
 		Status: a.Status, Error: a.Error, Detail: a.Detail, Required: r.Required, Granted: r.Granted,
 	}}
-	x.keyID, x.reason = r.Key, r.Detail
-	if r.Reason == auth.Scope { // its detail holds the path, which may hold a key
-		x.reason = "The API key lacks " + strings.Join(r.Missing(), ", ") + "."
-	}
+	x.keyID, x.reason = r.Key, r.Words()
 	switch a.Status {
 	case http.StatusTooManyRequests:
 		out.decision, out.retryAfter = limited, r.RetryAfter

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -23,6 +24,8 @@ import (
 type exchange struct {
 	proxy   *Proxy
 	reverse httputil.ReverseProxy
+	shard   uint32    // among the streams
+	stream  stream    // outlives the request: see suspect
 	buf     [256]byte // for header values
 	fields  [24]zap.Field
 	request
@@ -48,6 +51,7 @@ type request struct {
 	preflight bool // keygate answers a browser's question itself
 	inClear   bool // a key came over plain HTTP where HTTPS is required
 	call      upstream.Call
+	stop      context.CancelCauseFunc // ends the request at its upstream; nil: closing the answer does
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
 
@@ -99,6 +103,10 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
+	x.leave()
+	if x.stop != nil {
+		x.stop(nil)
+	}
 	x.call.End()
 	if !x.done {
 		cause := recover()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log"
 	"net/http"
@@ -126,6 +127,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	// value by value, and must not stand beside what keygate says.
 	x.rule.responseHeaders.apply(res.Header)
 	x.replaceCORS(res.Header)
+	x.follow(res)
 	own := x.w.Header()
 	x.describe(own)
 	for name := range own {
@@ -160,8 +162,14 @@ func (x *exchange) describe(h http.Header) {
 // prepareCall says what the upstream gets to see of the request.
 func (x *exchange) prepareCall() {
 	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
-	if x.r.ContentLength != 0 {
-		x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	if x.r.ContentLength == 0 {
+		return
+	}
+	x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	if x.principal != nil && (x.r.ContentLength < 0 || x.r.ContentLength > shortBody) {
+		// The body may be a stream that goes on before there is an answer to close.
+		ctx, stop := context.WithCancelCause(x.r.Context())
+		x.r, x.stop = x.r.WithContext(ctx), stop
 	}
 }
 
@@ -174,6 +182,10 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
+	if cut, ok := errors.AsType[*cutError](context.Cause(x.r.Context())); ok {
+		x.refuse(x.refused(cut.refusal))
+		return
+	}
 	if busy, ok := errors.AsType[*upstream.BusyError](err); ok {
 		x.refuse(x.spared(busy))
 		return

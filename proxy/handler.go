@@ -25,6 +25,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		x.sent = p.now()
 		x.prepareCall()
+		if x.principal != nil {
+			x.enter()
+		}
 		x.reverse.ServeHTTP(x, r)
 	}
 	x.done = true

@@ -60,6 +60,7 @@ type Proxy struct {
 	policy    atomic.Pointer[Policy]
 	// preflights that are forwarded, per client address.
 	preflights *ratelimit.Buckets
+	streams    *streams
 	me         *me // nil: the paths under /.keygate/ are like others
 	exchanges  sync.Pool
 }
@@ -77,6 +78,7 @@ func New(o Options) *Proxy {
 		accessLog:  o.AccessLog,
 		metrics:    newMetrics(o.Metrics),
 		now:        o.Now,
+		streams:    newStreams(o.Metrics),
 		preflights: newPreflights(o.Now),
 	}
 	if o.HSTS > 0 {
@@ -87,7 +89,7 @@ func New(o Options) *Proxy {
 	}
 	o.Metrics.MustRegister(upstreamMetrics{p})
 	p.exchanges.New = func() any {
-		x := &exchange{proxy: p}
+		x := &exchange{proxy: p, shard: p.streams.next.Add(1) % streamShards}
 		x.reverse = httputil.ReverseProxy{
 			Rewrite:        x.rewrite,
 			ModifyResponse: x.modifyResponse,

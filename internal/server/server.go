@@ -102,6 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
+	cleanUp.add(inBackground(gate.WatchStreams))
 	registerParts(registry, authenticator, limiter, gate)
 
 	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)

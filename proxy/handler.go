@@ -28,7 +28,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if x.principal != nil {
 			x.enter()
 		}
-		x.reverse.ServeHTTP(x, r)
+		x.reverse.ServeHTTP(x, x.r)
 	}
 	x.done = true
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -66,8 +67,10 @@ type stream struct {
 
 // flow is an answer that can be cut.
 type flow interface {
-	// end has the answer end soon, from another goroutine than its own.
+	// end has the answer end with the next Read that returns. Close has one that
+	// waits return.
 	end()
+	io.Closer
 	// saysFarewell reports whether the client is told more than that it ended.
 	saysFarewell() bool
 }
@@ -123,6 +126,7 @@ func (x *exchange) flows(f flow) {
 	defer s.mu.Unlock()
 	if x.stream.flow = f; x.stream.cut != nil {
 		f.end()
+		go f.Close()
 	}
 }
 
@@ -252,18 +256,18 @@ func (p *Proxy) act(s suspect, now time.Time, principal *auth.Principal, refused
 // on fails, at once or after the time for a farewell.
 func (x *exchange) cutOff(why *auth.Refusal) {
 	x.stream.cut = why
-	wait := time.Duration(0)
-	if f := x.stream.flow; f != nil {
+	f, wait := x.stream.flow, time.Duration(0)
+	if f != nil {
 		f.end()
-		if f.saysFarewell() {
-			wait = farewell
-		}
+	}
+	if f != nil && f.saysFarewell() || f == nil && x.stop != nil { // or an answer is yet to be given
+		wait = farewell
 	}
 	if x.stop != nil {
 		x.stop(&cutError{why})
-		if x.stream.flow == nil {
-			wait = farewell // there is an answer yet to be given
-		}
+	}
+	if f != nil {
+		go f.Close() // over HTTP/2 it may wait for a body that the client is sending
 	}
 	// Of the real clock; writers of tests have no deadline.
 	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(wait))

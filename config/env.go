@@ -48,6 +48,9 @@ type Config struct {
 	CacheKeys      int            `env:"KEYGATE_CACHE_KEYS" envDefault:"100000" allowed:"1 to 10000000" doc:"Number of keys held in memory."`
 	Me             bool           `env:"KEYGATE_ME" envDefault:"true" allowed:"true or false" doc:"Lets a key ask the proxy about itself at /.keygate/me, and keeps all of /.keygate/ from the routes. With false both end."`
 	FailedPerAddr  route.Budget   `env:"KEYGATE_FAILED_PER_ADDRESS" envDefault:"100/1m" allowed:"requests per duration, such as 100/1m, or off" doc:"Budget that one client address (IPv6: one /64) has for requests that fail: with a key that does not exist, to where no route is. What is beyond it is answered 429; valid keys are served all the same."`
+	MaxConnections int            `env:"KEYGATE_MAX_CONNECTIONS" envDefault:"10000" allowed:"1 to 1000000" doc:"Connections of clients that each listener of the proxy holds open; more are closed at once."`
+	MaxURL         int            `env:"KEYGATE_MAX_URL_BYTES" envDefault:"8192" allowed:"256 to 65536" doc:"Longest target of a request, path and query together, in bytes. A longer one is answered 414."`
+	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of an answer, of at most 32 KiB, before it is cut off. A stream in which nothing is sent is not."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
 	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`
@@ -59,7 +62,11 @@ const (
 	maxCacheKeys = 10_000_000
 	maxDrain     = time.Hour
 	maxRealm     = 64
-	maxHSTS      = 3 * 8760 * time.Hour
+
+	maxConnections  = 1_000_000
+	minURL, maxURL  = 256, 64 << 10
+	maxWriteTimeout = 24 * time.Hour
+	maxHSTS         = 3 * 8760 * time.Hour
 )
 
 // FromEnv reads the environment, given as os.Environ returns it. The warnings
@@ -83,6 +90,9 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_REALM", len(c.Realm) <= maxRealm && isPrintable(c.Realm) && !strings.ContainsAny(c.Realm, `"\`), "cannot stand in a header")
 	r.check("KEYGATE_CACHE_KEYS", c.CacheKeys >= 1 && c.CacheKeys <= maxCacheKeys, "is out of bounds")
 	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
+	r.check("KEYGATE_MAX_CONNECTIONS", c.MaxConnections >= 1 && c.MaxConnections <= maxConnections, "is out of bounds")
+	r.check("KEYGATE_MAX_URL_BYTES", c.MaxURL >= minURL && c.MaxURL <= maxURL, "is out of bounds")
+	r.check("KEYGATE_CLIENT_WRITE_TIMEOUT", c.WriteTimeout >= 0 && c.WriteTimeout <= maxWriteTimeout, "is out of bounds")
 	r.check("KEYGATE_HSTS", c.HSTS >= 0 && c.HSTS <= maxHSTS, "is out of bounds")
 	c.checkHTTPS(r)
 	r.choice("LOG_LEVEL", c.LogLevel, "is not a level", "debug", "info", "warn", "error")

@@ -76,6 +76,13 @@ func (x *exchange) ambiguousPath(detail string) *refusal {
 	}}
 }
 
+func (x *exchange) longURL() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusRequestURITooLong, Error: "URL too long",
+		Detail: fmt.Sprintf("Path and query have %d bytes; at most %d are taken.", len(x.r.RequestURI), x.proxy.maxURL),
+	}}
+}
+
 func (x *exchange) noRoute() *refusal {
 	return &refusal{decision: notFound, problem: problem.Problem{
 		Status: http.StatusNotFound, Error: "Not found", Detail: "No route covers this path.",

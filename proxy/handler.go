@@ -86,8 +86,12 @@ func (x *exchange) failed(answer *refusal) *refusal {
 	return answer
 }
 
-// checkPath refuses a path that could be read in two ways.
+// checkPath refuses a target that is too long, and a path that could be read in two
+// ways.
 func (x *exchange) checkPath() *refusal {
+	if most := x.proxy.maxURL; most > 0 && len(x.r.RequestURI) > most {
+		return x.longURL()
+	}
 	if x.r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
 		return nil
 	}

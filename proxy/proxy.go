@@ -30,6 +30,8 @@ type Options struct {
 	// Me reserves the paths under /.keygate/, of which /.keygate/me tells a key
 	// about itself.
 	Me bool
+	// MaxURL bounds the target of a request in bytes; 0: no bound.
+	MaxURL int
 	// RequireHTTPS refuses what came over plain HTTP.
 	RequireHTTPS bool
 	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
@@ -51,6 +53,7 @@ type Proxy struct {
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
+	maxURL    int              // 0: no bound
 	https     bool             // required
 	hsts      []string         // value of Strict-Transport-Security; nil: none
 	exposed   func(key string) // nil: nobody wants to know
@@ -73,6 +76,7 @@ func New(o Options) *Proxy {
 		format:     o.Format,
 		realm:      o.Realm,
 		trusted:    o.TrustedProxies,
+		maxURL:     o.MaxURL,
 		https:      o.RequireHTTPS,
 		exposed:    o.Exposed,
 		accessLog:  o.AccessLog,

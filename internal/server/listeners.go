@@ -25,7 +25,7 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 			err = errors.Join(err, l.close())
 		}
 	}()
-	metrics := newCertificateMetrics(r)
+	metrics, connections := newCertificateMetrics(r), newConnectionMetrics(r)
 	bind := func(name, addr string, h http.Handler, certFile, keyFile string) (*listener, error) {
 		if certFile == "" {
 			return listen(ctx, name, addr, h, nil, log)
@@ -45,9 +45,14 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		return l, err
 	}
 	if c.TLSCert != "" {
-		l.secure, err = bind("proxy, HTTPS", c.TLSAddr, gate, c.TLSCert, c.TLSKey)
+		if l.secure, err = bind("proxy, HTTPS", c.TLSAddr, gate, c.TLSCert, c.TLSKey); err != nil {
+			return l, err
+		}
 	}
-	return l, err
+	for _, each := range l.proxy() {
+		each.Listener = connections.bound(each.Listener, each.name, c.MaxConnections, c.WriteTimeout)
+	}
+	return l, nil
 }
 
 // proxy lists those in front of the upstreams.

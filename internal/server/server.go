@@ -98,7 +98,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	exposed := newExposures(o.Config.PauseExposed, log, registry, time.Now)
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
-		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, RequireHTTPS: o.Config.RequireHTTPS, HSTS: o.Config.HSTS, Exposed: exposed.note,
+		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, MaxURL: o.Config.MaxURL, RequireHTTPS: o.Config.RequireHTTPS, HSTS: o.Config.HSTS, Exposed: exposed.note,
 		AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })

@@ -166,6 +166,10 @@ func (x *exchange) prepareCall() {
 		return
 	}
 	x.call.Body = upstream.NewBody(x.r, x.rule.MaxBody)
+	// An upstream may answer while the body is still on its way. By itself net/http
+	// takes the rest of an HTTP/1 body away when the answer begins, and the upstream
+	// got a broken request. Other writers need no such leave.
+	_ = http.NewResponseController(x.w).EnableFullDuplex()
 	if x.principal != nil && (x.r.ContentLength < 0 || x.r.ContentLength > shortBody) {
 		// The body may be a stream that goes on before there is an answer to close.
 		ctx, stop := context.WithCancelCause(x.r.Context())

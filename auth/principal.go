@@ -87,6 +87,7 @@ type Principal struct {
 	// for; nil where none is a calendar quota.
 	limits *atomic.Pointer[[]ratelimit.Limit]
 
+	stamp    *stamp // of what is remembered of the key
 	policy   *keys.Policy
 	space    *keys.Space                // the one that the key is restricted to
 	identity [len(identityNames)]string // "": the header is left out
@@ -223,6 +224,7 @@ func (a *Authenticator) under(e *entry, policy *keys.Policy) (*Principal, *Refus
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	p.stamp = &e.stamp
 	e.principal.Store(p)
 	return p, nil
 }

@@ -2,7 +2,10 @@
 // decides whether that principal may do what a route asks for.
 package auth
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Reason says why a request was refused. Each surface maps it to its answer in
 // one place.
@@ -48,6 +51,15 @@ type Refusal struct {
 	RetryAfter int64
 	// Err is the cause for the operator's log, set for Unavailable.
 	Err error
+}
+
+// Words say why, for the operator: the detail, but for Scope, whose answer names the
+// path, what is missing.
+func (r *Refusal) Words() string {
+	if r.Reason == Scope {
+		return "The API key lacks " + strings.Join(r.Missing(), ", ") + "."
+	}
+	return r.Detail
 }
 
 func refuse(reason Reason, detail string, args ...any) *Refusal {

@@ -24,6 +24,14 @@ type Config struct {
 	Addr           string         `env:"KEYGATE_ADDR" envDefault:":8080" allowed:"host:port, or :port for all interfaces" doc:"Address on which the proxy listens."`
 	AdminAddr      string         `env:"KEYGATE_ADMIN_ADDR" envDefault:"127.0.0.1:9090" allowed:"host:port, or :port for all interfaces" doc:"Address of the management API, the dashboard, health checks and metrics."`
 	AdminInsecure  bool           `env:"KEYGATE_ADMIN_INSECURE" envDefault:"false" allowed:"true or false" doc:"Lets the management address be other than loopback although it is plain HTTP. Administrator keys then cross that network in clear."`
+	TLSAddr        string         `env:"KEYGATE_TLS_ADDR" envDefault:":8443" allowed:"host:port, or :port for all interfaces" doc:"Address on which the proxy listens for HTTPS, where KEYGATE_TLS_CERT is set."`
+	TLSCert        string         `env:"KEYGATE_TLS_CERT" allowed:"the path of a PEM file; together with KEYGATE_TLS_KEY" doc:"Certificate of the proxy, with those that lead from it to a root. It makes the proxy listen for HTTPS; changed files are read anew without dropping a connection."`
+	TLSKey         string         `env:"KEYGATE_TLS_KEY" allowed:"the path of a PEM file; together with KEYGATE_TLS_CERT" doc:"Private key of that certificate."`
+	AdminTLSCert   string         `env:"KEYGATE_ADMIN_TLS_CERT" allowed:"the path of a PEM file; together with KEYGATE_ADMIN_TLS_KEY" doc:"Certificate of the management listener, which then speaks HTTPS only."`
+	AdminTLSKey    string         `env:"KEYGATE_ADMIN_TLS_KEY" allowed:"the path of a PEM file; together with KEYGATE_ADMIN_TLS_CERT" doc:"Private key of that certificate."`
+	RequireHTTPS   bool           `env:"KEYGATE_REQUIRE_HTTPS" envDefault:"false" allowed:"true or false" doc:"Refuses requests that came over plain HTTP, and reports the key that they carried as exposed. What a proxy of KEYGATE_TRUSTED_PROXIES says of the scheme counts (X-Forwarded-Proto)."`
+	PauseExposed   bool           `env:"KEYGATE_PAUSE_EXPOSED_KEYS" envDefault:"false" allowed:"true or false" doc:"Pauses a key that was reported as exposed. Whoever can listen to a key in clear can then pause it."`
+	HSTS           time.Duration  `env:"KEYGATE_HSTS" envDefault:"8760h" allowed:"0s to 26280h, with its unit" doc:"How long clients shall use HTTPS only (Strict-Transport-Security, RFC 6797): said on each answer over HTTPS. 0s says nothing."`
 	DataDir        string         `env:"KEYGATE_DATA_DIR" envDefault:"./data" allowed:"a directory; it is created if it is missing" doc:"Where the embedded store keeps keys, accounts and usage. With REDIS_URL there is none unless it is set; generated keys are then written there."`
 	CrashWait      bool           `env:"KEYGATE_WAIT_AFTER_CRASH" envDefault:"false" allowed:"true or false" doc:"After a crash, with the embedded store: sliding limits of strict plans give nothing until all is past that may have been spent before (the longest of their windows and 2 s more). With false they start anew. Calendar quotas go on either way."`
 	RedisURL       Secret         `env:"REDIS_URL" allowed:"a redis, rediss, unix, redis+sentinel or redis+cluster URL; not together with REDIS_URL_FILE" doc:"Redis through which any number of replicas share keys, limits and revocations. Without it one replica runs on the embedded store."`
@@ -41,6 +49,9 @@ type Config struct {
 	CacheKeys      int            `env:"KEYGATE_CACHE_KEYS" envDefault:"100000" allowed:"1 to 10000000" doc:"Number of keys held in memory."`
 	Me             bool           `env:"KEYGATE_ME" envDefault:"true" allowed:"true or false" doc:"Lets a key ask the proxy about itself at /.keygate/me, and keeps all of /.keygate/ from the routes. With false both end."`
 	FailedPerAddr  route.Budget   `env:"KEYGATE_FAILED_PER_ADDRESS" envDefault:"100/1m" allowed:"requests per duration, such as 100/1m, or off" doc:"Budget that one client address (IPv6: one /64) has for requests that fail: with a key that does not exist, to where no route is. What is beyond it is answered 429; valid keys are served all the same, imported ones as far as they are in memory."`
+	MaxConnections int            `env:"KEYGATE_MAX_CONNECTIONS" envDefault:"10000" allowed:"1 to 1000000" doc:"Connections of clients that each listener of the proxy holds open; more are closed at once."`
+	MaxURL         int            `env:"KEYGATE_MAX_URL_BYTES" envDefault:"8192" allowed:"256 to 65536" doc:"Longest target of a request, path and query together, in bytes. A longer one is answered 414."`
+	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of an answer, of at most 32 KiB, before it is cut off. A stream in which nothing is sent is not."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
 	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`
@@ -48,17 +59,15 @@ type Config struct {
 	set map[string]bool // variables that the environment had
 }
 
-// later are variables whose names are taken but which nothing reads yet:
-// silently ignoring REQUIRE_HTTPS would be worse than refusing it.
-var later = []string{
-	"KEYGATE_ADMIN_TLS_CERT", "KEYGATE_ADMIN_TLS_KEY",
-	"KEYGATE_TLS_CERT", "KEYGATE_TLS_KEY", "KEYGATE_REQUIRE_HTTPS",
-}
-
 const (
 	maxCacheKeys = 10_000_000
 	maxDrain     = time.Hour
 	maxRealm     = 64
+
+	maxConnections  = 1_000_000
+	minURL, maxURL  = 256, 64 << 10
+	maxWriteTimeout = 24 * time.Hour
+	maxHSTS         = 3 * 8760 * time.Hour
 )
 
 // FromEnv reads the environment, given as os.Environ returns it. The warnings
@@ -66,11 +75,6 @@ const (
 // read by LoadPolicy.
 func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r := read(environ, &c)
-	for _, name := range later {
-		if _, ok := r.vars[name]; ok {
-			r.reject(name, "is not supported yet: unset it")
-		}
-	}
 	c.set = make(map[string]bool)
 	for _, s := range r.settings {
 		_, c.set[s.name] = r.vars[s.name]
@@ -87,6 +91,11 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_REALM", len(c.Realm) <= maxRealm && isPrintable(c.Realm) && !strings.ContainsAny(c.Realm, `"\`), "cannot stand in a header")
 	r.check("KEYGATE_CACHE_KEYS", c.CacheKeys >= 1 && c.CacheKeys <= maxCacheKeys, "is out of bounds")
 	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
+	r.check("KEYGATE_MAX_CONNECTIONS", c.MaxConnections >= 1 && c.MaxConnections <= maxConnections, "is out of bounds")
+	r.check("KEYGATE_MAX_URL_BYTES", c.MaxURL >= minURL && c.MaxURL <= maxURL, "is out of bounds")
+	r.check("KEYGATE_CLIENT_WRITE_TIMEOUT", c.WriteTimeout >= 0 && c.WriteTimeout <= maxWriteTimeout, "is out of bounds")
+	r.check("KEYGATE_HSTS", c.HSTS >= 0 && c.HSTS <= maxHSTS, "is out of bounds")
+	c.checkHTTPS(r)
 	r.choice("LOG_LEVEL", c.LogLevel, "is not a level", "debug", "info", "warn", "error")
 	r.choice("LOG_FORMAT", c.LogFormat, "is not a format", "json", "console")
 	return c, r.warnings, r.err()
@@ -110,12 +119,42 @@ func (c *Config) checkListeners(r *reading) {
 			r.reject("KEYGATE_ADDR", fmt.Sprintf("%s is another port than PORT=%d: unset one of them", quoted(c.Addr), c.Port))
 		}
 	}
-	if adminErr == nil && !admin.loopback() && !c.AdminInsecure {
+	if adminErr == nil && !admin.loopback() && !c.AdminInsecure && c.AdminTLSCert == "" {
 		r.reject("KEYGATE_ADMIN_ADDR", quoted(c.AdminAddr)+" can be reached from other machines over plain HTTP, which shows administrator keys to the network; "+
-			"allowed: a loopback address such as 127.0.0.1:9090, or any address together with KEYGATE_ADMIN_INSECURE=true")
+			"allowed: a loopback address such as 127.0.0.1:9090, or any address together with KEYGATE_ADMIN_TLS_CERT or KEYGATE_ADMIN_INSECURE=true")
 	}
 	if err == nil && adminErr == nil && addr.overlaps(admin) {
 		r.reject("KEYGATE_ADMIN_ADDR", fmt.Sprintf("%s is taken by the proxy, which listens on %s: give another port", quoted(c.AdminAddr), quoted(c.Addr)))
+	}
+	secure, secureErr := parseListen(c.TLSAddr)
+	r.checkErr("KEYGATE_TLS_ADDR", secureErr)
+	if c.TLSCert == "" || secureErr != nil {
+		return
+	}
+	if err == nil && secure.overlaps(addr) {
+		r.reject("KEYGATE_TLS_ADDR", fmt.Sprintf("%s is taken by KEYGATE_ADDR, %s, which is plain HTTP: give another port", quoted(c.TLSAddr), quoted(c.Addr)))
+	}
+	if adminErr == nil && secure.overlaps(admin) {
+		r.reject("KEYGATE_TLS_ADDR", fmt.Sprintf("%s is taken by KEYGATE_ADMIN_ADDR, %s: give another port", quoted(c.TLSAddr), quoted(c.AdminAddr)))
+	}
+}
+
+// checkHTTPS wants certificates with their keys, and somebody who speaks HTTPS
+// where nothing else is served.
+func (c *Config) checkHTTPS(r *reading) {
+	for _, pair := range [...]struct{ cert, key, certFile, keyFile string }{
+		{"KEYGATE_TLS_CERT", "KEYGATE_TLS_KEY", c.TLSCert, c.TLSKey},
+		{"KEYGATE_ADMIN_TLS_CERT", "KEYGATE_ADMIN_TLS_KEY", c.AdminTLSCert, c.AdminTLSKey},
+	} {
+		switch {
+		case pair.certFile != "" && pair.keyFile == "":
+			r.reject(pair.cert, "is set without "+pair.key+": set both")
+		case pair.certFile == "" && pair.keyFile != "":
+			r.reject(pair.key, "is set without "+pair.cert+": set both")
+		}
+	}
+	if c.RequireHTTPS && c.TLSCert == "" && len(c.TrustedProxies) == 0 {
+		r.reject("KEYGATE_REQUIRE_HTTPS", "would refuse every request: set KEYGATE_TLS_CERT, or name in KEYGATE_TRUSTED_PROXIES who speaks HTTPS for keygate")
 	}
 }
 

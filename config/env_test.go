@@ -35,8 +35,8 @@ func TestDefaults(t *testing.T) {
 	}
 	c.set = nil
 	want := Config{
-		Addr: ":8080", AdminAddr: "127.0.0.1:9090", DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
-		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, DrainTimeout: 30 * time.Second, LogLevel: "info",
+		Addr: ":8080", AdminAddr: "127.0.0.1:9090", TLSAddr: ":8443", HSTS: 8760 * time.Hour, DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
+		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxURL: 8192, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -51,6 +51,9 @@ func TestEverythingSet(t *testing.T) {
 	}
 	c, warnings, err := FromEnv([]string{
 		"PORT=3000", "KEYGATE_ADDR=0.0.0.0:3000", "KEYGATE_ADMIN_ADDR=[::]:9090", "KEYGATE_ADMIN_INSECURE=true", "KEYGATE_DATA_DIR=/data",
+		"KEYGATE_TLS_ADDR=:443", "KEYGATE_TLS_CERT=/tls/cert.pem", "KEYGATE_TLS_KEY=/tls/key.pem", "KEYGATE_ADMIN_TLS_CERT=/tls/admin.pem", "KEYGATE_ADMIN_TLS_KEY=/tls/admin-key.pem",
+		"KEYGATE_REQUIRE_HTTPS=true", "KEYGATE_PAUSE_EXPOSED_KEYS=true", "KEYGATE_HSTS=0s",
+		"KEYGATE_MAX_CONNECTIONS=1", "KEYGATE_MAX_URL_BYTES=256", "KEYGATE_CLIENT_WRITE_TIMEOUT=0s",
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_WAIT_AFTER_CRASH=true", "KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
@@ -80,6 +83,14 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_ADDR=0.0.0.0:3000 default=false",
 		"KEYGATE_ADMIN_ADDR=[::]:9090 default=false",
 		"KEYGATE_ADMIN_INSECURE=true default=false",
+		"KEYGATE_TLS_ADDR=:443 default=false",
+		"KEYGATE_TLS_CERT=/tls/cert.pem default=false",
+		"KEYGATE_TLS_KEY=/tls/key.pem default=false",
+		"KEYGATE_ADMIN_TLS_CERT=/tls/admin.pem default=false",
+		"KEYGATE_ADMIN_TLS_KEY=/tls/admin-key.pem default=false",
+		"KEYGATE_REQUIRE_HTTPS=true default=false",
+		"KEYGATE_PAUSE_EXPOSED_KEYS=true default=false",
+		"KEYGATE_HSTS=0s default=false",
 		"KEYGATE_DATA_DIR=/data default=false",
 		"KEYGATE_WAIT_AFTER_CRASH=true default=false",
 		"REDIS_URL= default=true",
@@ -97,6 +108,9 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_CACHE_KEYS=1 default=false",
 		"KEYGATE_ME=false default=false",
 		"KEYGATE_FAILED_PER_ADDRESS=off default=false",
+		"KEYGATE_MAX_CONNECTIONS=1 default=false",
+		"KEYGATE_MAX_URL_BYTES=256 default=false",
+		"KEYGATE_CLIENT_WRITE_TIMEOUT=0s default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
 		"LOG_LEVEL=debug default=false",
 		"LOG_FORMAT=console default=false",
@@ -154,7 +168,7 @@ func TestBadEnvironments(t *testing.T) {
 		proxies = "; allowed: addresses and CIDR ranges, separated by commas"
 		notOurs = "is not a key of this instance: it must start with kg_live_ and have a matching checksum; 'keygate keys generate' prints one"
 		exposed = " can be reached from other machines over plain HTTP, which shows administrator keys to the network; " +
-			"allowed: a loopback address such as 127.0.0.1:9090, or any address together with KEYGATE_ADMIN_INSECURE=true"
+			"allowed: a loopback address such as 127.0.0.1:9090, or any address together with KEYGATE_ADMIN_TLS_CERT or KEYGATE_ADMIN_INSECURE=true"
 	)
 	for env, want := range map[string][]string{
 		"PORT=http":                             {`PORT: "http" is not a whole number; allowed: 1 to 65535`},
@@ -214,10 +228,21 @@ func TestBadEnvironments(t *testing.T) {
 			`KEYGATE_ADMIN_ADDR: ":1"` + exposed,
 			`KEYGATE_ADMIN_INSECURE: is set but empty: unset it or give it a value; allowed: true or false`,
 		},
-		"KEYGATE_TLS_CERT=a KEYGATE_TLS_KEY=b KEYGATE_ADMIN_TLS_CERT=c KEYGATE_ADMIN_TLS_KEY=d KEYGATE_REQUIRE_HTTPS=true": {
-			`KEYGATE_ADMIN_TLS_CERT: is not supported yet: unset it`, `KEYGATE_ADMIN_TLS_KEY: is not supported yet: unset it`,
-			`KEYGATE_TLS_CERT: is not supported yet: unset it`, `KEYGATE_TLS_KEY: is not supported yet: unset it`,
-			`KEYGATE_REQUIRE_HTTPS: is not supported yet: unset it`,
+		"KEYGATE_TLS_CERT=a KEYGATE_ADMIN_TLS_KEY=d": {
+			`KEYGATE_TLS_CERT: is set without KEYGATE_TLS_KEY: set both`,
+			`KEYGATE_ADMIN_TLS_KEY: is set without KEYGATE_ADMIN_TLS_CERT: set both`,
+		},
+		"KEYGATE_REQUIRE_HTTPS=true":       {`KEYGATE_REQUIRE_HTTPS: would refuse every request: set KEYGATE_TLS_CERT, or name in KEYGATE_TRUSTED_PROXIES who speaks HTTPS for keygate`},
+		"KEYGATE_MAX_CONNECTIONS=0":        {`KEYGATE_MAX_CONNECTIONS: "0" is out of bounds; allowed: 1 to 1000000`},
+		"KEYGATE_MAX_URL_BYTES=255":        {`KEYGATE_MAX_URL_BYTES: "255" is out of bounds; allowed: 256 to 65536`},
+		"KEYGATE_CLIENT_WRITE_TIMEOUT=25h": {`KEYGATE_CLIENT_WRITE_TIMEOUT: "25h" is out of bounds; allowed: 0s to 24h, with its unit; 0s is no bound`},
+		"KEYGATE_HSTS=-1s":                 {`KEYGATE_HSTS: "-1s" is out of bounds; allowed: 0s to 26280h, with its unit`},
+		"KEYGATE_TLS_ADDR=x":               {`KEYGATE_TLS_ADDR: "x" has no port; allowed: host:port, or :port for all interfaces`},
+		"KEYGATE_TLS_CERT=a KEYGATE_TLS_KEY=b KEYGATE_TLS_ADDR=:8080": {
+			`KEYGATE_TLS_ADDR: ":8080" is taken by KEYGATE_ADDR, ":8080", which is plain HTTP: give another port`,
+		},
+		"KEYGATE_TLS_CERT=a KEYGATE_TLS_KEY=b KEYGATE_TLS_ADDR=:9090": {
+			`KEYGATE_TLS_ADDR: ":9090" is taken by KEYGATE_ADMIN_ADDR, "127.0.0.1:9090": give another port`,
 		},
 		"KEYGATE_PORT=8080 KEYGATE_UPSTRAEM=pass KEYGATE_POLICYFILE=p KEYGATE_ZZZZZZ=y": {
 			`KEYGATE_POLICYFILE: is unknown; did you mean "KEYGATE_POLICY_FILE"?`,

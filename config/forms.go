@@ -137,7 +137,7 @@ var routeForm = slices.Concat(form{
 		name: "cost", title: "Cost", doc: "How much of every limit a request takes, or what header of the answer says so. More than a limit of any plan is an error. Not with `public`.",
 		standard: "1", shape: costShape(),
 	},
-}, forwardingForm, reserved(refused, "allow_paths", "report_only", "cors"))
+}, forwardingForm, reserved(refused, "allow_paths", "report_only"))
 
 var publicForm = form{
 	{

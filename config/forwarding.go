@@ -35,6 +35,9 @@ func (d *routeDecoder) forwarding(fields map[string]value, rule *route.Rule, has
 	if v, ok := fields["response_headers"]; ok {
 		rule.ResponseHeaders = d.headers(v, responseOwn)
 	}
+	if v, ok := fields["cors"]; ok {
+		rule.CORS = d.cors(v)
+	}
 }
 
 func (d *routeDecoder) rewrite(v value, pattern route.Pattern, hasPattern bool) (out route.Rewrite) {

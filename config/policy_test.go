@@ -137,6 +137,10 @@ func TestSupportedPolicy(t *testing.T) {
 			Set: []route.Field{{Name: "X-Tenant", Value: "a"}}, Add: []route.Field{{Name: "X-Via", Value: "keygate"}}, Remove: []string{"Cookie"},
 		},
 		ResponseHeaders: route.Headers{Remove: []string{"Server"}},
+		CORS: &route.CORS{
+			Origins: []string{"https://app.example.com", "http://localhost:3000"}, Methods: []string{"POST"},
+			Headers: []string{"Authorization", "Content-Type", "Idempotency-Key"}, Credentials: true, MaxAge: time.Hour,
+		},
 	}
 	query.Timeouts.Idle, query.Timeouts.Total = 0, 5*time.Minute
 	want := []route.Rule{

@@ -110,8 +110,7 @@ func (r *reading) checkNames() {
 	}
 }
 
-// KnownVariables lists every variable that keygate knows, those that are not
-// supported yet too.
+// KnownVariables lists every variable that keygate knows.
 func KnownVariables() []string {
 	var names []string
 	for _, s := range slices.Concat(settingsOf(reflect.TypeFor[Config]()), settingsOf(reflect.TypeFor[Client]())) {
@@ -119,7 +118,7 @@ func KnownVariables() []string {
 			names = append(names, s.name)
 		}
 	}
-	return append(names, later...)
+	return names
 }
 
 // reject reports a variable unless it has a problem already: what comes later

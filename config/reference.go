@@ -78,13 +78,5 @@ func Reference() string {
 	table(reflect.TypeFor[Config]())
 	b.WriteString("\n### Commands that use the management API\n\n")
 	table(reflect.TypeFor[Client]())
-	b.WriteString("\n### Not supported yet\n\nThese names are taken; setting one is an error: ")
-	for i, name := range later {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("`" + name + "`")
-	}
-	b.WriteString(".\n")
 	return b.String()
 }

@@ -220,6 +220,7 @@ routes:
     max_body: 1MiB
     forward_key: true
     rewrite: { strip: /b, prefix: /c, host: api.internal }
+    cors: { origins: ["https://app.example.com"], methods: [GET], headers: [X-A], credentials: true, max_age: 10m }
     request_headers: { set: { X-A: a }, add: { X-B: b }, remove: [X-C] }
     response_headers: { set: { X-A: a }, add: { X-B: b }, remove: [X-C] }
 `}

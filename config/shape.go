@@ -165,6 +165,10 @@ func headerValue() *shape {
 	return s
 }
 
+func corsOrigin() *shape {
+	return text("an origin, or `*`", `\*|https?://[a-z0-9.-]{1,253}(:[1-9]\d{0,4})?`, "https://app.example.com", "*")
+}
+
 func match() *shape {
 	methods := "(" + strings.Join(route.Methods(), "|") + ")"
 	return text("`[METHOD[,METHOD] ][host]/path`", "("+methods+"(,"+methods+`)* )?[^ /]*/[^ \t?#;\\]*`,

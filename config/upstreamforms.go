@@ -141,6 +141,33 @@ var forwardingForm = form{
 		name: "response_headers", title: "Response headers", doc: "Changes to the upstream's answers, not to keygate's own.",
 		shape: object("a mapping", headersForm),
 	},
+	{
+		name: "cors", title: "Pages of other origins", doc: "Lets pages of other origins read the answers, refusals too, and answers their preflights. It replaces what the upstream says of CORS.",
+		absent: "preflights go to the upstream, without a key", shape: object("a mapping", corsForm),
+	},
+}
+
+var corsForm = form{
+	{
+		name: "origins", required: true, title: "Origins", doc: "Origins whose pages are allowed. `*` stands alone and allows all.",
+		shape: eachOnce("a list of origins, each once, or `*`", corsOrigin()),
+	},
+	{
+		name: "methods", title: "Methods", doc: "What preflights are told that pages may send.", absent: "those of the path",
+		shape: eachOnce("a list of methods, each once", oneWordOf(route.Methods()...)),
+	},
+	{
+		name: "headers", title: "Headers", doc: "What pages may send besides the headers that any page can.", absent: "`Authorization` and `Content-Type`",
+		shape: eachOnce("a list of names, each once", headerName()),
+	},
+	{
+		name: "credentials", title: "Credentials", doc: "Lets pages send cookies along. API keys need it not. Not with the origin `*`.",
+		standard: "false", shape: boolean(),
+	},
+	{
+		name: "max_age", title: "Age", doc: "How long browsers may remember a preflight.",
+		standard: "10m", shape: duration("whole seconds from `0s` to `24h`", "10m"),
+	},
 }
 
 var rewriteForm = form{

@@ -43,6 +43,7 @@ func (x *exchange) refuse(answer *refusal) {
 	}
 	x.ignoreBody()
 	x.describe(h)
+	x.sayCORS(h)
 	if answer.challenge != "" {
 		h.Set("Www-Authenticate", answer.challenge)
 	}
@@ -53,6 +54,10 @@ func (x *exchange) refuse(answer *refusal) {
 		h.Set("Retry-After", strconv.FormatInt(answer.retryAfter, 10))
 	}
 	answer.problem.RequestID = x.id
+	if isGRPC(x.r.Header) {
+		x.writeGRPC(&answer.problem)
+		return
+	}
 	problem.Write(x, &answer.problem)
 }
 
@@ -73,6 +78,13 @@ func (x *exchange) ambiguousPath(detail string) *refusal {
 	return &refusal{decision: badRequest, problem: problem.Problem{
 		Status: http.StatusBadRequest, Error: "Ambiguous path",
 		Detail: "The path can be read in more than one way: " + detail + ".",
+	}}
+}
+
+func (x *exchange) longURL() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusRequestURITooLong, Error: "URL too long",
+		Detail: fmt.Sprintf("Path and query have %d bytes; at most %d are taken.", len(x.r.RequestURI), x.proxy.maxURL),
 	}}
 }
 
@@ -110,10 +122,7 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	out := &refusal{challenge: a.Challenge, problem: problem.Problem{
 		Status: a.Status, Error: a.Error, Detail: a.Detail, Required: r.Required, Granted: r.Granted,
 	}}
-	x.keyID, x.reason = r.Key, r.Detail
-	if r.Reason == auth.Scope { // its detail holds the path, which may hold a key
-		x.reason = "The API key lacks " + strings.Join(r.Missing(), ", ") + "."
-	}
+	x.keyID, x.reason = r.Key, r.Words()
 	switch a.Status {
 	case http.StatusTooManyRequests:
 		out.decision, out.retryAfter = limited, r.RetryAfter
@@ -159,15 +168,19 @@ func clientLeft(ctx context.Context, err error) bool {
 func (x *exchange) overLimit() *refusal {
 	wait := ratelimit.RetryAfterSeconds(x.limits)
 	var names, bounds []string
-	negotiated := false
+	negotiated, shared := false, false
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
-			bounds = append(bounds, bound(state.Quota, &x.ask.Limits[i]))
-			negotiated = negotiated || !x.ofPlan(&x.ask.Limits[i])
+			l := &x.ask.Limits[i]
+			bounds = append(bounds, bound(state.Quota, l))
+			negotiated, shared = negotiated || !x.ofPlan(l), shared || l.Shared
 		}
 	}
 	allows, more := fmt.Sprintf("The plan %q allows %s", x.principal.Plan.Name, strings.Join(bounds, " and ")), "a larger plan"
+	if !shared {
+		allows += " for each key"
+	}
 	if negotiated {
 		allows, more = "This API key's limit is "+strings.Join(bounds, " and "), "a higher limit"
 	}
@@ -180,11 +193,11 @@ func (x *exchange) overLimit() *refusal {
 
 // bound says what a limit allows, and whom.
 func bound(quota int64, l *ratelimit.Limit) string {
-	whom := "for each key"
+	allowed := requestsPer(quota, span(l.Terms()))
 	if l.Shared {
-		whom = "for all keys of the organization together"
+		allowed += " for all keys of the organization together"
 	}
-	return requestsPer(quota, span(l.Terms())) + " " + whom
+	return allowed
 }
 
 // span writes what a limit counts in for people: "1 minute", "month (Europe/Zurich)".

@@ -25,6 +25,8 @@ import (
 type exchange struct {
 	proxy   *Proxy
 	reverse httputil.ReverseProxy
+	shard   uint32    // among the streams
+	stream  stream    // outlives the request: see suspect
 	buf     [256]byte // for header values
 	fields  [24]zap.Field
 	states  [keys.MaxLimits]ratelimit.State // for the decision
@@ -42,12 +44,16 @@ type request struct {
 	peerText  string
 	client    netip.Addr // peer, or whom trusted proxies name
 	trusted   bool       // whether peer is a trusted proxy
+	secure    bool       // whether the client's connection is HTTPS
 	policy    *Policy
 	rule      *rule
 	principal *auth.Principal
 	access    auth.Access
 	exposed   bool // a key stood in the URL
+	preflight bool // keygate answers a browser's question itself
+	inClear   bool // a key came over plain HTTP where HTTPS is required
 	call      upstream.Call
+	stop      context.CancelCauseFunc // ends the request at its upstream; nil: closing the answer does
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
 	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
@@ -93,6 +99,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.peer = peerAddress(r.RemoteAddr)
 	x.peerText = x.peer.String()
 	x.client, x.trusted = p.clientAddress(x.peer, r.Header)
+	x.secure = cameSecurely(r, x.trusted)
 	return x
 }
 
@@ -100,8 +107,12 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
-	x.call.End()
 	x.leave()
+	if x.stop != nil {
+		x.stop(nil)
+	}
+	x.call.End()
+	x.land()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {

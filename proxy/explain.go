@@ -34,6 +34,8 @@ type inquiry struct {
 	*exchange
 	answer  *refusal // of the first check that fails
 	stopped *ratelimit.StoppedError
+	// answered says that the request is a preflight, for which nothing more counts.
+	answered bool
 }
 
 func (p *Proxy) inquire(ctx context.Context, q *auth.Question, policy *Policy, known int64) *inquiry {
@@ -46,6 +48,10 @@ func (p *Proxy) inquire(ctx context.Context, q *auth.Question, policy *Policy, k
 	}
 	i.r = r
 	i.explainRoute()
+	if i.answered {
+		i.skip("Browsers ask such a question without a key.", "key", "address", "organization", "space", "scope", "limit")
+		return i
+	}
 	if i.rule != nil && i.rule.budget != nil {
 		i.skip("The route is public: no key is looked at.", "key", "address", "organization", "space", "scope")
 		i.explainBudget()
@@ -109,11 +115,34 @@ func (i *inquiry) explainRoute() {
 		i.Required = found.Permissions
 		i.pass("route", "Of the rules that cover this request %q is the most specific.", found.name)
 	}
+	if about := i.findPreflight(found); about != nil {
+		i.explainPreflight(about)
+		return
+	}
 	if answer := i.checkMethod(found); answer != nil {
 		i.fail("method", answer, methodDetail(i.r.Method, found, answer))
 		return
 	}
 	i.pass("method", "The route allows %s.", i.r.Method)
+}
+
+// explainPreflight says what becomes of a browser's question about a request.
+func (i *inquiry) explainPreflight(about *rule) {
+	i.answered, i.rule, i.Rule = true, about, explained(about)
+	if about.cors == nil {
+		if answer := i.checkMethod(about); answer != nil {
+			i.fail("method", answer, answer.problem.Detail)
+			return
+		}
+		i.pass("method", "It is a preflight, which is forwarded without a key because the route says nothing of CORS.")
+		return
+	}
+	if !about.cors.allows(i.r.Header["Origin"][0]) {
+		answer := originNotAllowed()
+		i.fail("method", answer, answer.problem.Detail)
+		return
+	}
+	i.pass("method", "It is a preflight, which keygate answers as the route's cors says.")
 }
 
 func explained(r *rule) *auth.ExplainedRule {

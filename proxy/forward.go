@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log"
 	"net/http"
@@ -126,6 +127,8 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	// Into the answer itself: what stands in res.Header is copied once more,
 	// value by value, and must not stand beside what keygate says.
 	x.rule.responseHeaders.apply(res.Header)
+	x.replaceCORS(res.Header)
+	x.follow(res)
 	own := x.w.Header()
 	x.describe(own)
 	if x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols && x.call.Body.Beside() {
@@ -142,6 +145,9 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 func (x *exchange) describe(h http.Header) {
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
+	if x.secure && x.proxy.hsts != nil {
+		h["Strict-Transport-Security"] = x.proxy.hsts // RFC 6797, section 7.2: never over plain HTTP
+	}
 	if x.principal != nil {
 		x.principal.Announce(h, x.start)
 	}
@@ -164,6 +170,11 @@ func (x *exchange) prepareCall() {
 		return
 	}
 	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody)
+	if x.principal != nil && (x.r.ContentLength < 0 || x.r.ContentLength > shortBody) {
+		// The body may be a stream that goes on before there is an answer to close.
+		ctx, stop := context.WithCancelCause(x.r.Context())
+		x.r, x.stop = x.r.WithContext(ctx), stop
+	}
 }
 
 // RoundTrip makes the exchange the transport of its ReverseProxy.
@@ -175,6 +186,10 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
+	if cut, ok := errors.AsType[*cutError](context.Cause(x.r.Context())); ok {
+		x.refuse(x.refused(cut.refusal))
+		return
+	}
 	if busy, ok := errors.AsType[*upstream.BusyError](err); ok {
 		x.refuse(x.spared(busy))
 		return

@@ -11,19 +11,24 @@ import (
 )
 
 // ServeHTTP decides and forwards or refuses. The order of the checks is part of
-// the contract with clients: 400 path, 404, 405, 401, 403, 413, 429.
+// the contract with clients: 403 plain HTTP, 400 path, 404, CORS preflight, 405,
+// 401, 403, 413, 429.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := p.begin(w, r)
 	defer x.finish()
 	if answer := p.decide(x); answer != nil {
 		x.refuse(answer)
+	} else if x.preflight {
+		x.answerPreflight()
 	} else if x.asksAboutItself() {
 		x.answerMe()
 	} else {
 		x.sent = p.now()
-		r = x.r // with an end of its own, perhaps
 		x.prepareCall()
-		x.reverse.ServeHTTP(x, r)
+		if x.principal != nil {
+			x.enter()
+		}
+		x.reverse.ServeHTTP(x, x.r) // with an end of its own, perhaps
 	}
 	x.done = true
 }
@@ -31,11 +36,17 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // decide returns nil where the request may be forwarded, and fills in what the
 // forwarding needs.
 func (p *Proxy) decide(x *exchange) *refusal {
+	if answer := p.checkSecure(x); answer != nil {
+		return answer
+	}
 	if answer := x.checkPath(); answer != nil {
 		return answer
 	}
 	found, answer := x.findRule()
 	if answer == nil {
+		if about := x.findPreflight(found); about != nil {
+			return p.decidePreflight(x, about)
+		}
 		answer = x.checkMethod(found)
 	}
 	if answer != nil {
@@ -75,8 +86,12 @@ func (x *exchange) failed(answer *refusal) *refusal {
 	return answer
 }
 
-// checkPath refuses a path that could be read in two ways.
+// checkPath refuses a target that is too long, and a path that could be read in two
+// ways.
 func (x *exchange) checkPath() *refusal {
+	if most := x.proxy.maxURL; most > 0 && len(x.r.RequestURI) > most {
+		return x.longURL()
+	}
 	if x.r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
 		return nil
 	}

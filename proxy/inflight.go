@@ -20,7 +20,7 @@ func (p *Proxy) board(x *exchange, known int64) *refusal {
 	if p.inFlight == nil || x.principal.Plan.Concurrent == 0 {
 		return nil
 	}
-	x.leave() // of the look before, at an older version of the key
+	x.land() // of the look before, at an older version of the key
 	x.askFor(known)
 	x.ask.Limits = x.principal.InFlight
 	ctx, cut := context.WithCancelCause(x.r.Context())
@@ -39,8 +39,8 @@ func (p *Proxy) board(x *exchange, known int64) *refusal {
 	return nil
 }
 
-// leave gives the place back.
-func (x *exchange) leave() {
+// land gives the place back.
+func (x *exchange) land() {
 	if x.flight != nil {
 		x.flight.End()
 		x.cut(nil)

@@ -34,6 +34,7 @@ type rule struct {
 	budget *ratelimit.Buckets // per client address, for public routes
 	// Changes of headers, ready for use.
 	requestHeaders, responseHeaders *headerChanges // nil: none
+	cors                            *cors          // nil: what the upstream says of it holds
 }
 
 // maxUnknownPlans bounds how many missing plans are reported by name.
@@ -57,6 +58,7 @@ func NewPolicy(k *keys.Policy, table *route.Table, rules []*route.Rule, upstream
 		compiled := &rule{
 			Rule: r, name: r.Pattern.String(),
 			requestHeaders: newHeaderChanges(&r.RequestHeaders), responseHeaders: newHeaderChanges(&r.ResponseHeaders),
+			cors: newCORS(r.CORS),
 		}
 		if r.Public != nil {
 			budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: r.Public.Requests, Per: r.Public.Per})

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http/httputil"
 	"net/netip"
 	"sync"
@@ -17,7 +18,7 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but Settling, InFlight, TrustedProxies and Me are required.
+// Options of a Proxy; required are Auth, Limiter, Format, AccessLog, Metrics and Now.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
@@ -35,6 +36,15 @@ type Options struct {
 	// Me reserves the paths under /.keygate/, of which /.keygate/me tells a key
 	// about itself.
 	Me bool
+	// MaxURL bounds the target of a request in bytes; 0: no bound.
+	MaxURL int
+	// RequireHTTPS refuses what came over plain HTTP.
+	RequireHTTPS bool
+	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
+	HSTS time.Duration
+	// Exposed, if not nil, is told of each key that came over plain HTTP where
+	// HTTPS is required, by its id. It must not block.
+	Exposed func(key string)
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
 	Metrics   prometheus.Registerer
@@ -51,34 +61,49 @@ type Proxy struct {
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
+	maxURL    int              // 0: no bound
+	https     bool             // required
+	hsts      []string         // value of Strict-Transport-Security; nil: none
+	exposed   func(key string) // nil: nobody wants to know
 	accessLog *zap.Logger
 	metrics   *metrics
 	now       func() time.Time
 	policy    atomic.Pointer[Policy]
-	me        *me // nil: the paths under /.keygate/ are like others
-	exchanges sync.Pool
+	// preflights that are forwarded, per client address.
+	preflights *ratelimit.Buckets
+	streams    *streams
+	me         *me // nil: the paths under /.keygate/ are like others
+	exchanges  sync.Pool
 }
 
 // New returns a Proxy without a policy.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		auth:      o.Auth,
-		limiter:   o.Limiter,
-		settling:  o.Settling,
-		inFlight:  o.InFlight,
-		format:    o.Format,
-		realm:     o.Realm,
-		trusted:   o.TrustedProxies,
-		accessLog: o.AccessLog,
-		metrics:   newMetrics(o.Metrics),
-		now:       o.Now,
+		auth:       o.Auth,
+		limiter:    o.Limiter,
+		settling:   o.Settling,
+		inFlight:   o.InFlight,
+		format:     o.Format,
+		realm:      o.Realm,
+		trusted:    o.TrustedProxies,
+		maxURL:     o.MaxURL,
+		https:      o.RequireHTTPS,
+		exposed:    o.Exposed,
+		accessLog:  o.AccessLog,
+		metrics:    newMetrics(o.Metrics),
+		now:        o.Now,
+		streams:    newStreams(o.Metrics),
+		preflights: newPreflights(o.Now),
+	}
+	if o.HSTS > 0 {
+		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}
 	}
 	if o.Me {
 		p.me = newMe(o.Now)
 	}
 	o.Metrics.MustRegister(upstreamMetrics{p})
 	p.exchanges.New = func() any {
-		x := &exchange{proxy: p}
+		x := &exchange{proxy: p, shard: p.streams.next.Add(1) % streamShards}
 		x.reverse = httputil.ReverseProxy{
 			Rewrite:        x.rewrite,
 			ModifyResponse: x.modifyResponse,

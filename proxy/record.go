@@ -80,6 +80,9 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 	if x.exposed {
 		f = append(f, zap.Bool("key_exposed_in_url", true))
 	}
+	if x.inClear {
+		f = append(f, zap.Bool("key_exposed_in_clear", true))
+	}
 	if !x.done {
 		f = append(f, zap.Bool("aborted", true)) // the answer was cut off
 	}
@@ -112,9 +115,10 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	overhead prometheus.Histogram
-	exposed  prometheus.Counter
-	badCosts *prometheus.CounterVec
-	series   seriesCache
+	// Keys where others can read them: in the URL, or in clear.
+	exposedInURL, exposedInClear prometheus.Counter
+	badCosts                     *prometheus.CounterVec
+	series                       seriesCache
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -130,14 +134,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "keygate_decision_duration_seconds", Help: "Time from a request's arrival to its admission.",
 			Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 25e-3, 0.1, 1},
 		}),
-		exposed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "keygate_exposed_keys_total", Help: "Requests that carried an API key in the URL.",
-		}),
 		badCosts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keygate_cost_headers_unreadable_total", Help: "Answers whose cost header is missing or no number; what was reserved stays charged.",
 		}, []string{"route"}),
 	}
+	exposed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "keygate_exposed_keys_total", Help: "Requests that carried an API key where others can read it: in the URL, or over plain HTTP where HTTPS is required.",
+	}, []string{"where"})
+	m.exposedInURL, m.exposedInClear = exposed.WithLabelValues("url"), exposed.WithLabelValues("plain_http")
 	m.forget()
-	r.MustRegister(m.requests, m.duration, m.overhead, m.exposed, m.badCosts)
+	r.MustRegister(m.requests, m.duration, m.overhead, exposed, m.badCosts)
 	return m
 }

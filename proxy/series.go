@@ -52,7 +52,7 @@ func (m *metrics) count(x *exchange, took time.Duration) {
 		m.overhead.Observe(x.sent.Sub(x.start).Seconds())
 	}
 	if x.exposed {
-		m.exposed.Inc()
+		m.exposedInURL.Inc()
 	}
 }
 

@@ -34,7 +34,7 @@ func TestRefusedStarts(t *testing.T) {
 		}, 3, []string{"KEYGATE_CACHE_KEYS", "KEYGATE_DRAIN_TIMEOUT", "KEYGATE_UPSTREAM", "KEYGATE_ADDR", "LOG_LEVEL"}},
 		{"an empty variable", settings{"KEYGATE_UPSTREAM": ""}, 3, []string{"KEYGATE_UPSTREAM: is set but empty"}},
 		{"a misspelt variable", settings{"KEYGATE_UPSTRAEM": "http://127.0.0.1:1"}, 3, []string{`did you mean "KEYGATE_UPSTREAM"?`}},
-		{"a feature to come", settings{"KEYGATE_REQUIRE_HTTPS": "true"}, 3, []string{"KEYGATE_REQUIRE_HTTPS: is not supported yet"}},
+		{"HTTPS that nobody speaks", settings{"KEYGATE_REQUIRE_HTTPS": "true"}, 3, []string{"KEYGATE_REQUIRE_HTTPS: would refuse every request"}},
 		{"a Redis that is none", settings{"REDIS_URL": "http://127.0.0.1"}, 3, []string{"REDIS_URL: the Redis URL must begin with redis://"}},
 		{"a management address for everyone", settings{"KEYGATE_ADMIN_ADDR": "0.0.0.0:0"}, 3, []string{"KEYGATE_ADMIN_INSECURE"}},
 		{"a bad policy", settings{"KEYGATE_POLICY_FILE": policy, "KEYGATE_UPSTREAM": "http://127.0.0.1:1"}, 3, []string{"policy.yaml:3:47: ", "policy.yaml:4:36: "}},

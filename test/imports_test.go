@@ -60,7 +60,7 @@ var mayName = map[[2]string][]string{
 var testsOnly = []string{
 	"testing", "net/http/httptest", "github.com/alicebob/miniredis/v2", "pgregory.net/rapid",
 	"go.uber.org/goleak", "github.com/google/go-cmp/cmp", "github.com/anishathalye/porcupine",
-	"github.com/santhosh-tekuri/jsonschema/v6",
+	"github.com/santhosh-tekuri/jsonschema/v6", "google.golang.org/grpc",
 }
 
 // use is what one package imports: import path to the names it uses of it. Only

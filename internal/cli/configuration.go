@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -119,15 +120,20 @@ func (a *app) healthcheckCommand() *cobra.Command {
 			if err != nil { // a container's health check knows 0 and 1 only
 				return &codeError{exitFailure, "the configuration is invalid; 'keygate config' says why"}
 			}
-			target := "http://" + dialAddress(c.AdminAddr) + "/livez"
+			scheme, transport := "http", &http.Transport{DisableKeepAlives: true} // this machine is never asked through a proxy
+			if c.AdminTLSCert != "" {
+				// The certificate names the host that others call, not this address, and
+				// nothing secret is sent.
+				scheme, transport.TLSClientConfig = "https", &tls.Config{InsecureSkipVerify: true}
+			}
+			target := scheme + "://" + dialAddress(c.AdminAddr) + "/livez"
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 			if err != nil {
 				return err
 			}
-			// This machine is never asked through a proxy.
-			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+			resp, err := transport.RoundTrip(r)
 			if err != nil {
 				return &codeError{exitFailure, fmt.Sprintf("%s does not answer: %s", target, err)}
 			}

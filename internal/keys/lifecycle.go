@@ -52,6 +52,18 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, id string) (Key, erro
 	})
 }
 
+// ReportExposed writes to the audit log that a key was sent where others can read
+// it, such as "plain_http". Nothing about the key changes.
+func (s *Service) ReportExposed(ctx context.Context, by Actor, id, where string) error {
+	k, err := s.store.Key(ctx, id)
+	if err != nil {
+		return err
+	}
+	now := s.instant()
+	entry := s.audit(by, now, "key.exposed", KindKey, k.ID, k.Organization, nil, map[string]string{"where": where})
+	return s.apply(ctx, by, Mutation{At: now, Audit: []AuditEntry{entry}}, nil)
+}
+
 // changeKey applies an intention to the record as it stands, again if someone
 // else changed it in between.
 func (s *Service) changeKey(ctx context.Context, by Actor, id, action string, change func(k *Key, now time.Time) (bool, error)) (Key, error) {

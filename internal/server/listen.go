@@ -28,18 +28,20 @@ const (
 type listener struct {
 	name string
 	net.Listener
+	secure bool // whether it speaks HTTPS
 	server *http.Server
 }
 
 // listen binds an address; serving starts later, so that nothing is announced
-// that does not answer.
-func listen(ctx context.Context, name, addr string, handler http.Handler, log *zap.Logger) (*listener, error) {
+// that does not answer. With a certificate it speaks HTTPS, else HTTP; HTTP/2 in
+// both, over plain HTTP for clients that begin with it (RFC 9113, section 3.3).
+func listen(ctx context.Context, name, addr string, handler http.Handler, cert *certificate, log *zap.Logger) (*listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (%s): %w", addr, name, err)
 	}
-	return &listener{name: name, Listener: ln, server: &http.Server{
+	l := &listener{name: name, Listener: ln, secure: cert != nil, server: &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
@@ -47,7 +49,24 @@ func listen(ctx context.Context, name, addr string, handler http.Handler, log *z
 		ErrorLog:          stdlog.New(serverLog{log.With(zap.String("listener", name))}, "", 0),
 		// OPTIONS * is answered by the handler like any other request.
 		DisableGeneralOptionsHandler: true,
-	}}, nil
+		Protocols:                    new(http.Protocols),
+	}}
+	l.server.Protocols.SetHTTP1(true)
+	if cert == nil {
+		l.server.Protocols.SetUnencryptedHTTP2(true)
+		return l, nil
+	}
+	l.server.Protocols.SetHTTP2(true)
+	l.server.TLSConfig = cert.config()
+	return l, nil
+}
+
+// url is where the listener can be reached from this machine.
+func (l *listener) url() string {
+	if l.secure {
+		return "https://" + dialable(l.Addr())
+	}
+	return "http://" + dialable(l.Addr())
 }
 
 // serverLog takes what net/http has to say of connections. Clients make it say
@@ -65,7 +84,11 @@ func (l serverLog) Write(text []byte) (int, error) {
 
 // serve runs until the listener is shut down.
 func (l *listener) serve() error {
-	if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+	serve := l.server.Serve
+	if l.secure {
+		serve = func(ln net.Listener) error { return l.server.ServeTLS(ln, "", "") }
+	}
+	if err := serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("%s: %w", l.name, err)
 	}
 	return nil

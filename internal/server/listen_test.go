@@ -12,7 +12,7 @@ import (
 // A panic is not to be overlooked; a client that speaks TLS to a plain port is.
 func TestServerLog(t *testing.T) {
 	core, logged := observer.New(zapcore.InfoLevel)
-	l, err := listen(t.Context(), "proxy", "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("mistake") }), zap.New(core))
+	l, err := listen(t.Context(), "proxy", "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("mistake") }), nil, zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,8 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -108,17 +108,20 @@ func Run(ctx context.Context, o Options) (err error) {
 	cleanUp.add(inBackground(settling.Run))
 	inFlight := ratelimit.NewInFlight(back.ledger.Ledger, back.ledger.Timeout, replica.self.ID, time.Now)
 	cleanUp.add(inBackground(inFlight.Run))
+	exposed := newExposures(o.Config.PauseExposed, log, registry, time.Now)
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Settling: settling, InFlight: inFlight, Format: format, Realm: o.Config.Realm,
-		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, AccessLog: logs.access, Metrics: registry, Now: time.Now,
+		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, MaxURL: o.Config.MaxURL, RequireHTTPS: o.Config.RequireHTTPS, HSTS: o.Config.HSTS, Exposed: exposed.note,
+		AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
+	cleanUp.add(inBackground(gate.WatchStreams))
 	registerParts(registry, authenticator, limiter, gate)
 	registerCosts(registry, settling, inFlight)
 
 	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)
 	if usesDemo(loaded) {
-		demo, err := listen(ctx, "demonstration upstream", "127.0.0.1:0", demoUpstream(), log)
+		demo, err := listen(ctx, "demonstration upstream", "127.0.0.1:0", demoUpstream(), nil, log)
 		if err != nil {
 			return err
 		}
@@ -134,6 +137,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		Store: back.store, Format: format, Policy: gate.PolicyKeys, Now: time.Now,
 		Changed: authenticator.Changed, Made: marks(back, log, registry, &cleanUp),
 	})
+	exposed.service = service
+	cleanUp.add(inBackground(exposed.run))
 	started := follow(authenticator, back.store, &cleanUp)
 	// Ends after the listeners and before the store.
 	cleanUp.add(inBackground(func(ctx context.Context) { authenticator.RecordUses(ctx, back.store) }))
@@ -151,19 +156,15 @@ func Run(ctx context.Context, o Options) (err error) {
 	management := managementMux(health, registry, admin.New(admin.Options{
 		Auth: authenticator, Service: service, Policy: gate.PolicyKeys, Format: format, Realm: o.Config.Realm,
 		Allow: budget.Allow, Replicas: replica.all, Confirmed: replica.whoActed, Explain: gate.Explain, Version: o.Version, Log: log, Now: time.Now,
-	}))
-	adminListener, err := listen(ctx, "management", o.Config.AdminAddr, management, log)
+	}), o.Config.HSTS)
+	served, err := listenAll(ctx, o.Config, gate, management, registry, log, &cleanUp)
 	if err != nil {
 		return err
 	}
-	adminListener.server.ReadTimeout, adminListener.server.WriteTimeout = adminReadTimeout, adminWriteTimeout
-	proxyListener, err := listen(ctx, "proxy", o.Config.Addr, gate, log)
-	if err != nil {
-		return errors.Join(err, adminListener.Close())
+	failed, changed := make(chan error, 1+len(served.all())), make(chan struct{})
+	for _, l := range served.all() {
+		go func() { failed <- l.serve() }()
 	}
-	failed, changed := make(chan error, 3), make(chan struct{})
-	go func() { failed <- adminListener.serve() }()
-	go func() { failed <- proxyListener.serve() }()
 	// Only a start that has its ports makes the first keys: they are shown once,
 	// and one that fails after that would take them with it.
 	begin := &beginning{Options: o, back: back, policy: policy, service: service, feed: started, log: log}
@@ -174,7 +175,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			failed <- err
 		case err == nil:
 			health.started.Store(true)
-			announce(o, back, log, first, proxyListener.Addr(), adminListener.Addr(), loaded)
+			announce(o, back, log, first, served, loaded)
 			// Not before: what the start put in force would undo a reload.
 			var following sync.WaitGroup
 			following.Go(func() { policy.watch(ctx, changed) })
@@ -190,7 +191,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	for {
 		select {
 		case err := <-failed:
-			return errors.Join(err, adminListener.server.Close(), proxyListener.server.Close())
+			return errors.Join(err, served.close())
 		case <-o.Reload:
 			policy.reload(ctx)
 		case <-changed:
@@ -203,7 +204,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		case <-ctx.Done():
 			health.draining.Store(true)
 			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))
-			return stop(context.WithoutCancel(ctx), o.Config.DrainTimeout, log, proxyListener, adminListener)
+			return stop(context.WithoutCancel(ctx), o.Config.DrainTimeout, log, served)
 		}
 	}
 }
@@ -238,12 +239,15 @@ func usesDemo(p *config.Policy) bool {
 
 // managementMux serves health and metrics without a key and leaves the rest to
 // the API. http.ServeMux would answer for the API where a path is not clean.
-func managementMux(h *health, registry *prometheus.Registry, api http.Handler) http.Handler {
+func managementMux(h *health, registry *prometheus.Registry, api http.Handler, hsts time.Duration) http.Handler {
 	own := http.NewServeMux()
 	own.HandleFunc("GET /livez", h.livez)
 	own.HandleFunc("GET /readyz", h.readyz)
 	own.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hsts > 0 && r.TLS != nil {
+			w.Header().Set("Strict-Transport-Security", fmt.Sprintf("max-age=%d", int64(hsts/time.Second)))
+		}
 		switch r.URL.Path {
 		case "/livez", "/readyz", "/metrics":
 			own.ServeHTTP(w, r)
@@ -253,7 +257,7 @@ func managementMux(h *health, registry *prometheus.Registry, api http.Handler) h
 	})
 }
 
-func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped, proxyAddr, adminAddr net.Addr, loaded *config.Policy) {
+func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped, served *listeners, loaded *config.Policy) {
 	upstream := make([]string, 0, len(loaded.Upstreams))
 	for _, u := range loaded.Upstreams {
 		if len(u.Targets) == 0 {
@@ -264,7 +268,7 @@ func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped
 		}
 	}
 	log.Info("keygate is ready",
-		zap.String("version", o.Version), zap.String("proxy", "http://"+dialable(proxyAddr)), zap.String("management", "http://"+dialable(adminAddr)),
+		zap.String("version", o.Version), zap.String("proxy", served.plain.url()), served.secureField(), zap.String("management", served.management.url()),
 		zap.Strings("upstreams", upstream), zap.Int("routes", len(loaded.Rules)), zap.String("data_dir", o.Config.DataDir),
 		zap.String("mode", back.mode))
 	if first.AdminSecret == "" {
@@ -274,22 +278,28 @@ func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
-	if err := welcome(o.Stderr, first, dir, dialable(proxyAddr), dialable(adminAddr), o.Terminal); err != nil {
+	if err := welcome(o.Stderr, first, dir, served.plain.url(), served.management.url(), o.Terminal); err != nil {
 		log.Warn("the first start's instructions could not be shown", zap.Error(err))
 	}
 }
 
 // stop ends the proxy first: the management listener tells meanwhile that this
 // instance is draining.
-func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, gate, management *listener) error {
+func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, served *listeners) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := gate.drain(ctx); err != nil {
-		log.Warn("requests were cut off", zap.Error(err))
+	var draining sync.WaitGroup
+	for _, l := range served.proxy() {
+		draining.Go(func() {
+			if err := l.drain(ctx); err != nil {
+				log.Warn("requests were cut off", zap.Error(err))
+			}
+		})
 	}
+	draining.Wait()
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), adminDrain)
 	defer cancel()
-	if err := management.drain(ctx); err != nil {
+	if err := served.management.drain(ctx); err != nil {
 		log.Warn("requests were cut off", zap.Error(err))
 	}
 	log.Info("stopped")

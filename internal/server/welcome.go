@@ -68,7 +68,7 @@ func writeSecret(path, secret string) (err error) {
 }
 
 // welcome says, once in an instance's life, how to use it.
-func welcome(w io.Writer, b keys.Bootstrapped, dir, proxyAddr, adminAddr string, terminal bool) error {
+func welcome(w io.Writer, b keys.Bootstrapped, dir, proxyURL, adminURL string, terminal bool) error {
 	admin, client := b.AdminSecret, b.ClientSecret
 	var text strings.Builder
 	text.WriteString("\nkeygate is running for the first time.\n\n")
@@ -81,10 +81,10 @@ func welcome(w io.Writer, b keys.Bootstrapped, dir, proxyAddr, adminAddr string,
 	}
 	text.WriteString("\nTry it:\n\n")
 	if b.ClientSecret != "" {
-		fmt.Fprintf(&text, "  # 200: a client key passes the gate\n  curl -i -H \"Authorization: Bearer %s\" http://%s/hello\n\n", client, proxyAddr)
-		fmt.Fprintf(&text, "  # 401: nobody passes without one\n  curl -i http://%s/hello\n\n", proxyAddr)
+		fmt.Fprintf(&text, "  # 200: a client key passes the gate\n  curl -i -H \"Authorization: Bearer %s\" %s/hello\n\n", client, proxyURL)
+		fmt.Fprintf(&text, "  # 401: nobody passes without one\n  curl -i %s/hello\n\n", proxyURL)
 	}
-	fmt.Fprintf(&text, "  # make a key\n  curl -i -H \"Authorization: Bearer %s\" -H \"Content-Type: application/json\" -d '{\"name\":\"my key\"}' http://%s/v1/keys\n\n", admin, adminAddr)
+	fmt.Fprintf(&text, "  # make a key\n  curl -i -H \"Authorization: Bearer %s\" -H \"Content-Type: application/json\" -d '{\"name\":\"my key\"}' %s/v1/keys\n\n", admin, adminURL)
 	_, err := io.WriteString(w, text.String())
 	return err
 }

@@ -12,7 +12,7 @@ import (
 func TestWelcomePromisesNoPathOfAnOwnPolicy(t *testing.T) {
 	for _, client := range []string{"", "kg_live_client"} {
 		var text strings.Builder
-		if err := welcome(&text, keys.Bootstrapped{AdminSecret: "kg_live_admin", ClientSecret: client}, "data", "127.0.0.1:8080", "127.0.0.1:9090", true); err != nil {
+		if err := welcome(&text, keys.Bootstrapped{AdminSecret: "kg_live_admin", ClientSecret: client}, "data", "http://127.0.0.1:8080", "http://127.0.0.1:9090", true); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Contains(text.String(), "/hello"); got != (client != "") {

@@ -15,6 +15,8 @@ type Forwarding struct {
 	Rewrite    Rewrite
 	// RequestHeaders and ResponseHeaders change what is passed on.
 	RequestHeaders, ResponseHeaders Headers
+	// CORS, if not nil, answers pages of other origins.
+	CORS *CORS
 }
 
 // Timeouts bound the phases of a request at its upstream; 0 is no bound.

@@ -91,6 +91,10 @@ func (p Pattern) BeginsWith(path string) bool {
 // String returns the pattern as it was written.
 func (p Pattern) String() string { return p.text }
 
+// Names reports whether the pattern names a method itself; one without methods,
+// which matches all, names none.
+func (p Pattern) Names(method string) bool { return slices.Contains(p.methods, method) }
+
 // Methods lists the methods that a pattern can name: those of HTTP that are
 // forwarded, the common ones of WebDAV (RFC 4918, RFC 3253, RFC 5323), QUERY
 // and PURGE. Methods are any token and case-sensitive (RFC 9110, section 9.1),

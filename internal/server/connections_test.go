@@ -1,0 +1,117 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// serveBounded serves a handler on a bounded listener.
+func serveBounded(t *testing.T, most int, patient time.Duration, h http.HandlerFunc) (*bounded, string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newConnectionMetrics(prometheus.NewRegistry()).bound(ln, "test", most, patient)
+	s := &http.Server{Handler: h}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(b) }()
+	t.Cleanup(func() {
+		_ = s.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return b, ln.Addr().String()
+}
+
+func dial(t *testing.T, address, send string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(conn, send); err != nil {
+		t.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+// One connection too many is closed, those that are there go on, and there is room
+// again when one of them ends.
+func TestConnectionsAreBounded(t *testing.T) {
+	b, address := serveBounded(t, 2, 0, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	asks := func(conn net.Conn, r *bufio.Reader) error {
+		_, err := io.WriteString(conn, request)
+		if err != nil {
+			return err
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		return err
+	}
+	one, oneReader := dial(t, address, "")
+	two, twoReader := dial(t, address, "")
+	for range 3 {
+		if err := errors.Join(asks(one, oneReader), asks(two, twoReader)); err != nil {
+			t.Fatal(err)
+		}
+		three, r := dial(t, address, "")
+		if _, err := r.ReadByte(); err == nil {
+			t.Fatal("a third connection is served")
+		}
+		_ = three.Close()
+	}
+	_ = one.Close()
+	for b.count.Load() == 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if conn, r := dial(t, address, ""); asks(conn, r) != nil {
+		t.Error("there is no room for another")
+	}
+}
+
+// A client that takes nothing is cut off; one that takes a little now and then gets
+// all of it.
+func TestSlowReadersAreCut(t *testing.T) {
+	failed := make(chan error, 1)
+	_, address := serveBounded(t, 10, 2*time.Second, func(w http.ResponseWriter, _ *http.Request) {
+		block := make([]byte, 32<<10)
+		for range 1024 {
+			if _, err := w.Write(block); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	})
+	const request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	dial(t, address, request)
+	if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("of a client that takes nothing: %v", err)
+	}
+	_, r := dial(t, address, request)
+	for range 8 {
+		time.Sleep(300 * time.Millisecond)
+		if _, err := io.CopyN(io.Discard, r, 4<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Errorf("of one that takes its time: %v", err)
+	}
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"keygate/internal/keys"
+)
+
+const (
+	// exposedAgain is how long one key is not reported a second time.
+	exposedAgain = time.Hour
+	// maxExposed bounds the keys that wait to be reported, and those that are
+	// remembered as reported.
+	maxExposed     = 1024
+	exposedTimeout = 5 * time.Second
+)
+
+// exposures reports keys that were sent where others can read them: once an hour
+// in the audit log, and if so configured it pauses them.
+type exposures struct {
+	service *keys.Service
+	pause   bool
+	log     *zap.Logger
+	now     func() time.Time
+
+	queue    chan string
+	dropped  prometheus.Counter
+	reported map[string]time.Time
+}
+
+func newExposures(pause bool, log *zap.Logger, r prometheus.Registerer, now func() time.Time) *exposures {
+	e := &exposures{
+		pause: pause, log: log, now: now,
+		queue: make(chan string, maxExposed), reported: make(map[string]time.Time),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "keygate_exposures_dropped_total", Help: "Exposed keys that were not written to the audit log because too many waited or the store did not take them; they are reported when they are seen again.",
+		}),
+	}
+	r.MustRegister(e.dropped)
+	return e
+}
+
+// note has a key reported. It does not block.
+func (e *exposures) note(key string) {
+	select {
+	case e.queue <- key:
+	default:
+		e.dropped.Inc()
+	}
+}
+
+// run reports until ctx ends.
+func (e *exposures) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case key := <-e.queue:
+			e.report(ctx, key)
+		}
+	}
+}
+
+func (e *exposures) report(ctx context.Context, key string) {
+	now := e.now()
+	if last, ok := e.reported[key]; ok && now.Sub(last) < exposedAgain && now.After(last) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, exposedTimeout)
+	defer cancel()
+	err := e.service.ReportExposed(ctx, keys.System, key, "plain_http")
+	if err == nil && e.pause {
+		_, err = e.service.PauseKey(ctx, keys.System, key)
+		if _, over := errors.AsType[*keys.StateError](err); over {
+			err = nil // it does not work any more
+		}
+	}
+	if err != nil {
+		e.dropped.Inc()
+		e.log.Warn("an exposed key could not be reported", zap.String("key_id", key), zap.Error(err))
+		return
+	}
+	e.log.Warn("an API key was sent over plain HTTP and must be taken as exposed", zap.String("key_id", key), zap.Bool("paused", e.pause))
+	e.remember(key, now)
+}
+
+// remember makes room by forgetting what is oldest.
+func (e *exposures) remember(key string, now time.Time) {
+	if len(e.reported) >= maxExposed {
+		oldest := key
+		for other, at := range e.reported {
+			if at.Before(e.reported[oldest]) || oldest == key {
+				oldest = other
+			}
+		}
+		delete(e.reported, oldest)
+	}
+	e.reported[key] = now
+}

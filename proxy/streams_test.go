@@ -1,0 +1,370 @@
+package proxy_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"keygate/internal/keys"
+)
+
+// streamingUpstream speaks server-sent events and WebSocket, and gives out endless
+// downloads.
+func streamingUpstream(w http.ResponseWriter, r *http.Request) {
+	flush := http.NewResponseController(w).Flush
+	switch {
+	case r.Header.Get("Upgrade") == "websocket":
+		echoWebSocket(w)
+	case strings.HasSuffix(r.URL.Path, "/events"):
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: first\n\n")
+		_ = flush()
+		<-r.Context().Done()
+	case strings.HasSuffix(r.URL.Path, "/download"):
+		w.Header().Set("Content-Length", fmt.Sprint(int64(1)<<40))
+		block := make([]byte, 64<<10)
+		for {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	default:
+		_, _ = io.WriteString(w, "hello")
+	}
+}
+
+// echoWebSocket accepts a handshake and sends back what it gets, byte for byte,
+// beginning with a greeting; it does not check keys or masks.
+func echoWebSocket(w http.ResponseWriter) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"+"\x81\x05hello")
+	_, _ = io.Copy(conn, rw.Reader)
+}
+
+// socket is the client's end of a WebSocket.
+type socket struct {
+	net.Conn
+	*bufio.Reader
+}
+
+func (s *socket) Read(p []byte) (int, error) { return s.Reader.Read(p) }
+
+// webSocket makes a handshake; early is sent in the same packet.
+func (g *gate) webSocket(path, secret, early string) *socket {
+	g.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer "+secret+
+		"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+early); err != nil {
+		g.t.Fatal(err)
+	}
+	s := &socket{conn, bufio.NewReader(conn)}
+	line, err := s.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 101 ") {
+		g.t.Fatalf("handshake: %q %v", line, err)
+	}
+	if _, err := textproto.NewReader(s.Reader).ReadMIMEHeader(); err != nil {
+		g.t.Fatal(err)
+	}
+	if opcode, text := s.frame(g.t); opcode != 1 || text != "hello" {
+		g.t.Fatalf("greeting: %d %q", opcode, text)
+	}
+	return s
+}
+
+// frame reads a short one.
+func (s *socket) frame(t testing.TB) (opcode byte, payload string) {
+	t.Helper()
+	var header [2]byte
+	if _, err := io.ReadFull(s, header[:]); err != nil {
+		t.Fatalf("no frame: %v", err)
+	}
+	body := make([]byte, header[1]&0x7f)
+	if _, err := io.ReadFull(s, body); err != nil {
+		t.Fatal(err)
+	}
+	return header[0] & 0xf, string(body)
+}
+
+// events opens a stream of them and reads the first.
+func (g *gate) events(secret string) *bufio.Reader {
+	g.t.Helper()
+	r, err := http.NewRequest(http.MethodGet, g.url+"/any/events", nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+secret)
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { _ = res.Body.Close() })
+	body := bufio.NewReader(res.Body)
+	if line, err := body.ReadString('\n'); err != nil || line != "data: first\n" {
+		g.t.Fatalf("%d %q %v", res.StatusCode, line, err)
+	}
+	return body
+}
+
+// wayOut is something by which a key ends to be good for a stream.
+type wayOut struct {
+	name   string
+	reason string // in the metric
+	do     func(g *gate, k keys.Key) error
+}
+
+func waysOut() []wayOut {
+	return []wayOut{
+		{"revoked", "key", func(g *gate, k keys.Key) error {
+			_, err := g.service.RevokeKey(g.t.Context(), keys.System, k.ID)
+			return err
+		}},
+		{"paused", "key", func(g *gate, k keys.Key) error {
+			_, err := g.service.PauseKey(g.t.Context(), keys.System, k.ID)
+			return err
+		}},
+		{"deleted", "key", func(g *gate, k keys.Key) error { return g.service.DeleteKey(g.t.Context(), keys.System, k.ID) }},
+		{"rotated", "key", func(g *gate, k keys.Key) error {
+			_, _, err := g.service.RotateKey(g.t.Context(), keys.System, k.ID, keys.Rotation{})
+			return err
+		}},
+		{"rotated with overlap", "key", func(g *gate, k keys.Key) error {
+			_, _, err := g.service.RotateKey(g.t.Context(), keys.System, k.ID, keys.Rotation{Overlap: time.Hour})
+			g.stillOpen()
+			g.wait(time.Hour)
+			return err
+		}},
+		{"expired", "key", func(g *gate, _ keys.Key) error { g.wait(30 * 24 * time.Hour); return nil }},
+		{"owner lost the role", "access", func(g *gate, k keys.Key) error {
+			grants, err := g.store.Grants(g.t.Context(), k.Account)
+			if err != nil || len(grants) != 1 {
+				return fmt.Errorf("%d grants: %w", len(grants), err)
+			}
+			return g.service.RemoveGrant(g.t.Context(), keys.System, k.Account, grants[0].ID)
+		}},
+	}
+}
+
+// stillOpen looks at the streams, which must all be left as they are.
+func (g *gate) stillOpen() {
+	g.t.Helper()
+	before := g.cuts()
+	g.proxy.CheckStreams(g.t.Context())
+	if n := g.cuts(); n != before {
+		g.t.Errorf("%v streams were cut", n-before)
+	}
+}
+
+func (g *gate) cuts() (n float64) {
+	for _, reason := range []string{"key", "access", "unavailable"} {
+		n += g.metric(fmt.Sprintf("keygate_streams_cut_total{reason=%q}", reason))
+	}
+	return n
+}
+
+const streamPolicy = `
+version: 1
+upstreams: { api: { targets: ["UPSTREAM"] } }
+permissions: { "orders:read": { group: Read } }
+plans: { free: { limits: [] } }
+routes: [{ match: "/any/{rest...}", permission: "orders:read" }]
+`
+
+// streamKey is one of an account of its own, for a month.
+func (g *gate) streamKey() (keys.Key, string) {
+	g.t.Helper()
+	account, err := g.service.CreateAccount(g.t.Context(), keys.System, keys.NewAccount{Name: "streamer", Organization: keys.DefaultOrganization, NewGrant: keys.NewGrant{Role: keys.RoleOwner}})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return g.key(keys.NewKey{Account: account.Account.ID, Permissions: []string{"orders:read"}, Expires: "30d"})
+}
+
+// Whatever ends a key ends what is open under it: a WebSocket with 1008, everything
+// else as a broken answer, never as a complete one. The streams of another key stay.
+func TestStreamsAreCut(t *testing.T) {
+	for _, way := range waysOut() {
+		t.Run(way.name, func(t *testing.T) {
+			g := newGate(t, gateOptions{policy: streamPolicy})
+			g.upstream.answer = streamingUpstream
+			k, secret := g.streamKey()
+			_, other := g.key(keys.NewKey{Name: "stays", Permissions: []string{"orders:read"}})
+			stays, ws, events := g.webSocket("/any/ws", other, ""), g.webSocket("/any/ws", secret, ""), g.events(secret)
+			g.wait(2 * time.Second)
+			g.stillOpen()
+			if n := g.metric("keygate_open_streams{}"); n != 3 {
+				t.Errorf("%v streams are open", n)
+			}
+			if err := way.do(g, k); err != nil {
+				t.Fatal(err)
+			}
+			g.proxy.CheckStreams(t.Context())
+			if opcode, payload := ws.frame(t); opcode != 8 || len(payload) < 2 || binary.BigEndian.Uint16([]byte(payload)) != 1008 {
+				t.Errorf("WebSocket: %d %q", opcode, payload)
+			}
+			_, _ = io.WriteString(ws, "\x88\x82\x00\x00\x00\x00\x03\xf0")
+			if rest, err := io.ReadAll(ws); err != nil || len(rest) > 0 {
+				t.Errorf("after the goodbye: %q %v", rest, err)
+			}
+			if _, err := io.ReadAll(events); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("events: %v", err)
+			}
+			if _, err := io.WriteString(stays, "\x81\x03abc"); err != nil {
+				t.Fatal(err)
+			}
+			if _, text := stays.frame(t); text != "abc" {
+				t.Errorf("the other key's stream says %q", text)
+			}
+			_ = stays.Close()
+			for range 2000 {
+				if g.cuts() == 2 {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if n := g.metric(fmt.Sprintf("keygate_streams_cut_total{reason=%q}", way.reason)); n != 2 {
+				t.Errorf("%v streams are counted as cut for %q", n, way.reason)
+			}
+		})
+	}
+}
+
+// A reader that takes nothing of a long answer cannot keep its stream by that: the
+// gate waits in a write then, not in a read.
+func TestDownloadOfASlowReaderIsCut(t *testing.T) {
+	g := newGate(t, gateOptions{policy: streamPolicy})
+	g.upstream.answer = streamingUpstream
+	k, secret := g.streamKey()
+	r, err := http.NewRequest(http.MethodGet, g.url+"/any/download", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+secret)
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := g.service.RevokeKey(t.Context(), keys.System, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	g.proxy.CheckStreams(t.Context())
+	for range 2000 {
+		if g.cuts() == 1 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := g.cuts(); n != 1 {
+		t.Fatalf("%v streams were cut", n)
+	}
+	if _, err := io.Copy(io.Discard, res.Body); err == nil {
+		t.Error("the download ends as if it were complete")
+	}
+}
+
+// Streams outlive a reload, also one that takes away their route: what was admitted
+// under a policy goes on under it. A change of the key is judged under it too.
+func TestStreamsSurviveAReload(t *testing.T) {
+	g := newGate(t, gateOptions{policy: streamPolicy})
+	g.upstream.answer = streamingUpstream
+	k, secret := g.streamKey()
+	ws := g.webSocket("/any/ws", secret, "")
+	g.setPolicy(strings.ReplaceAll(strings.ReplaceAll(streamPolicy, "/any/", "/other/"), "UPSTREAM", g.upstream.URL))
+	if a := g.get("GET", "/any/x", secret); a.StatusCode != http.StatusNotFound {
+		t.Fatalf("after the reload: %d", a.StatusCode)
+	}
+	g.wait(3 * time.Hour)
+	g.stillOpen()
+	name := "renamed"
+	if _, err := g.service.EditKey(t.Context(), keys.System, k.ID, keys.KeyEdit{Name: &name}); err != nil {
+		t.Fatal(err)
+	}
+	g.stillOpen()
+	if _, err := io.WriteString(ws, "\x81\x03abc"); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := ws.frame(t); text != "abc" {
+		t.Errorf("it says %q", text)
+	}
+	if _, err := g.service.PauseKey(t.Context(), keys.System, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	g.proxy.CheckStreams(t.Context())
+	if opcode, _ := ws.frame(t); opcode != 8 {
+		t.Errorf("paused under another policy than the one in force: opcode %d", opcode)
+	}
+}
+
+// What a client sends right behind its handshake, in one packet with it, was lost by
+// httputil.ReverseProxy (golang/go#80875).
+func TestEarlyWebSocketBytes(t *testing.T) {
+	g := newGate(t, gateOptions{policy: streamPolicy})
+	g.upstream.answer = streamingUpstream
+	_, secret := g.streamKey()
+	ws := g.webSocket("/any/ws", secret, "\x81\x05early")
+	if _, text := ws.frame(t); text != "early" {
+		t.Errorf("the upstream got %q", text)
+	}
+	if _, err := io.WriteString(ws, "\x81\x04late"); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := ws.frame(t); text != "late" {
+		t.Errorf("the upstream got %q", text)
+	}
+}
+
+// Requests come and go while they are looked at and their keys change.
+func TestStreamsUnderLoad(t *testing.T) {
+	g := newGate(t, gateOptions{policy: streamPolicy})
+	g.upstream.answer = streamingUpstream
+	k, secret := g.streamKey()
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for range 100 {
+				if a := g.get("GET", "/any/x", secret); a.StatusCode != http.StatusOK {
+					t.Errorf("%d %s", a.StatusCode, a.body)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			if n := g.cuts(); n != 0 {
+				t.Errorf("%v requests were cut", n)
+			}
+			g.proxy.CheckStreams(t.Context())
+			if n := g.metric("keygate_open_streams{}"); n != 0 {
+				t.Errorf("%v streams are left", n)
+			}
+			return
+		default:
+		}
+		name := fmt.Sprint("renamed ", i%2)
+		if _, err := g.service.EditKey(t.Context(), keys.System, k.ID, keys.KeyEdit{Name: &name}); err != nil {
+			t.Error(err)
+		}
+		g.proxy.CheckStreams(t.Context())
+	}
+}

@@ -69,7 +69,7 @@ func (h *handler) registerAudit() {
 		summary: "List the audit log", detail: "Newest first. Needs keygate:audit. A page can be shorter than asked for, even empty, and still have a next one.",
 		errors: []int{http.StatusNotFound}, example: Page[AuditEntry]{Items: []AuditEntry{exampleAuditEntry}},
 	}, func(ctx context.Context, by *call, in *listAudit) (*body[Page[AuditEntry]], error) {
-		page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
+		page, err := fill("audit", in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
 			found, err := h.Service.AuditLog(ctx, by.actor, in.filter(), p)
 			return found.Entries, found.Next, err
 		}, func(e *keys.AuditEntry) AuditEntry { return auditOf(e) })

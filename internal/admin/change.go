@@ -30,9 +30,15 @@ const (
 type Outcome struct {
 	Replayed bool           `json:"replayed,omitempty" doc:"True where an Idempotency-Key was used before: this is the answer of then, without a secret."`
 	Replicas []Confirmation `json:"replicas,omitempty" nullable:"false" doc:"With wait=replicas: which replicas have acted on the change."`
+
+	version int64
 }
 
 func (o *Outcome) outcome() *Outcome { return o }
+
+// Version is the one that the answer showed, as its ETag has it, for IfVersion; 0
+// for what a list shows, and for a change that has none.
+func (o *Outcome) Version() int64 { return o.version }
 
 // Confirmation says whether a replica has acted on a change.
 type Confirmation struct {

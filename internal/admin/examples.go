@@ -16,7 +16,7 @@ var (
 	exampleExpiry  = time.Date(2027, time.March, 2, 9, 30, 0, 0, time.UTC)
 	exampleOrgID   = "org_01980c5e6f117d0aa3b47c1e92d5f806"
 	exampleSpaceID = "spc_01980c5e71a07b44b6e0d92f3c8a1157"
-	exampleCursor  = encodeCursor("key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35")
+	exampleCursor  = encodeCursor("keys", "key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35")
 
 	exampleNewKey = NewKey{
 		Name: "billing service", Description: "Reads invoices every night.", Organization: "acme",

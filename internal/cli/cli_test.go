@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -375,5 +377,36 @@ func TestGenerate(t *testing.T) {
 	}
 	if again := run(t, nil, "keys", "generate"); !strings.HasPrefix(again.stdout, keys.DefaultPrefix+"_") {
 		t.Errorf("%+v", again)
+	}
+}
+
+// The answer with the secret was lost with the connection: the command said
+// nothing of a key that was there, and run again made a second one.
+func TestSecretInALostAnswer(t *testing.T) {
+	in := start(t)
+	target, err := url.Parse(in.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	breaks := true
+	forward := httputil.NewSingleHostReverseProxy(target)
+	forward.ModifyResponse = func(r *http.Response) error {
+		if breaks && r.Request.Method == http.MethodPost {
+			breaks = false
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+	flaky := httptest.NewServer(forward)
+	t.Cleanup(flaky.Close)
+	env := []string{"KEYGATE_ADMIN_URL=" + flaky.URL, "KEYGATE_ADMIN_KEY=" + in.key}
+	r := run(t, env, "keys", "create", "--name", "billing", "-o", "json")
+	made := decoded[[]admin.Key](t, in.must("keys", "list", "--name", "billing", "-o", "json"))
+	if len(made) != 1 || r.code != exitFailure || r.stdout != "" || !strings.Contains(r.stderr, "'keygate keys rotate "+made[0].ID+"' makes a new one") {
+		t.Fatalf("%d keys, %+v", len(made), r)
+	}
+	breaks = true
+	if r := run(t, env, "orgs", "create", "--slug", "acme"); r.code != exitOK || breaks {
+		t.Errorf("%+v", r)
 	}
 }

@@ -410,3 +410,28 @@ func TestSecretInALostAnswer(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// Every other command that changes something took -o, and a script that gave it to
+// all of them stopped at the deletions.
+func TestDeletionsForPrograms(t *testing.T) {
+	in := start(t)
+	in.must("orgs", "create", "--slug", "acme")
+	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))
+	account := decoded[admin.Account](t, in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner", "-o", "json"))
+	key := decoded[admin.Key](t, in.must("keys", "create", "--name", "a", "--organization", "acme", "-o", "json"))
+	for _, d := range []struct {
+		id   string
+		args []string
+	}{
+		{key.ID, []string{"keys", "delete", "a"}},
+		{space.ID, []string{"spaces", "delete", "research", "--organization", "acme"}},
+		{account.Grants[0].ID, []string{"accounts", "revoke-grant", "Ada", "owner", "--organization", "acme"}},
+		{account.ID, []string{"accounts", "delete", "Ada", "--organization", "acme"}},
+		{space.Organization, []string{"orgs", "delete", "acme"}},
+	} {
+		r := in.must(append(d.args, "--yes", "-o", "json")...)
+		if got := decoded[deletion](t, r); got != (deletion{d.id, true}) || r.stderr != "" {
+			t.Errorf("%v: %+v", d.args, r)
+		}
+	}
+}

@@ -47,3 +47,22 @@ func TestCursorOfAnotherList(t *testing.T) {
 		}
 	}
 }
+
+// Questions change nothing: what a client says about changes was half understood
+// there, refused in one form and ignored in another.
+func TestQuestionsIgnoreWhatIsSaidAboutChanges(t *testing.T) {
+	in := start(t)
+	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
+	for _, target := range []string{"/v1/keys/" + k.ID + "/test?wait=replicas", "/v1/explain?wait=replicas"} {
+		r := in.request("POST", target, ExplainQuestion{Question: Question{Method: "GET", Path: "/"}})
+		if !strings.Contains(target, "explain") {
+			r = in.request("POST", target, TestQuestion{Method: "GET", Path: "/"})
+		}
+		r.Header.Set("Authorization", "Bearer "+in.key)
+		r.Header.Set("If-Match", "no version")
+		r.Header.Set("Idempotency-Key", "")
+		if got := in.send(r); got.status != http.StatusOK {
+			t.Errorf("%s: %d %s", target, got.status, got.body)
+		}
+	}
+}

@@ -81,6 +81,10 @@ func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + 
 
 // prepare reads what a request says about the change that it asks for.
 func (h *handler) prepare(by *call, o *huma.Operation) error {
+	if asks[o.OperationID] { // there is no version to be at and nothing to wait for
+		by.wait = false
+		return nil
+	}
 	if o.Method == http.MethodGet {
 		return nil
 	}
@@ -92,7 +96,7 @@ func (h *handler) prepare(by *call, o *huma.Operation) error {
 		by.actor.If = version
 	}
 	names := by.request.Header["Idempotency-Key"]
-	if len(names) == 0 || asks[o.OperationID] {
+	if len(names) == 0 {
 		return nil
 	}
 	name := names[0]

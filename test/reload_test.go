@@ -98,6 +98,12 @@ func TestReload(t *testing.T) {
 	if n := g.metric(`keygate_policy_loads_total{result="success"}`); n != 52 {
 		t.Errorf("%v policies were loaded, want 52", n)
 	}
+	var loads []struct {
+		After struct{ Digest, Source string }
+	}
+	if g.must(&loads, "audit", "list", "--action", "policy.load", "--limit", "1"); len(loads) != 1 || loads[0].After.Source != file || loads[0].After.Digest == "" {
+		t.Errorf("the audit log says of the last policy %+v", loads)
+	}
 	if g.metric("keygate_requests_total{code=\"2xx\",decision=\"allowed\",plan=\"enterprise\",route=\"GET /steady\"}") != float64(load.requests.Load()) {
 		t.Error("the metric of the route that stays has lost requests on the way")
 	}

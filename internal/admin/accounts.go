@@ -115,7 +115,7 @@ func (h *handler) registerAccounts() {
 		summary: "List the accounts that an organization manages", detail: "Newest first. An operator who names no organization sees the instance's operators. Needs keygate:members, keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, example: Page[Account]{Items: []Account{exampleAccount}},
 	}, func(ctx context.Context, by *call, in *ofOrganization) (*body[Page[Account]], error) {
-		page, err := list(in.PageQuery, func(p keys.Page) ([]keys.Member, error) { return h.Service.Accounts(ctx, by.actor, in.Organization, p) },
+		page, err := list("accounts", in.PageQuery, func(p keys.Page) ([]keys.Member, error) { return h.Service.Accounts(ctx, by.actor, in.Organization, p) },
 			func(m *keys.Member) (string, Account) { return m.Account.ID, accountOf(m) })
 		return page, naming(err, "organization", "id or slug", in.Organization)
 	})

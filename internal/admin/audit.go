@@ -77,7 +77,7 @@ func (h *handler) registerAudit() {
 		if err != nil {
 			return nil, err
 		}
-		page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
+		page, err := fill("audit", in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
 			found, err := h.Service.AuditLog(ctx, by.actor, filter, p)
 			return found.Entries, found.Next, err
 		}, func(e *keys.AuditEntry) AuditEntry { return auditOf(e) })

@@ -10,8 +10,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -59,9 +62,17 @@ func readBody(ctx huma.Context, next func(huma.Context)) {
 		c.write(w, http.StatusBadRequest, "The request has no body: send a JSON object.")
 		return
 	}
+	if i := invalidUTF8(body); i >= 0 { // encoding/json would put U+FFFD in its place
+		c.write(w, http.StatusBadRequest, fmt.Sprintf("The body is not UTF-8: byte %d is part of no character.", i+1))
+		return
+	}
 	var anything any
 	if err := json.Unmarshal(body, &anything); err != nil {
 		c.write(w, http.StatusBadRequest, "The body is not JSON: "+jsonMistake(err)+".")
+		return
+	}
+	if i := loneSurrogate(body); i >= 0 {
+		c.write(w, http.StatusBadRequest, fmt.Sprintf("The body escapes half a character at byte %d: it takes a pair of surrogates, such as \\ud83d\\ude00.", i+1))
 		return
 	}
 	if wrong := checkNames(body); len(wrong) > 0 {
@@ -86,6 +97,44 @@ func (c *call) unreadable(w http.ResponseWriter, err error) {
 		w.Header().Set("Connection", "close")
 		c.write(w, http.StatusBadRequest, "The body could not be read to its end.")
 	}
+}
+
+// invalidUTF8 is where text stops being UTF-8, or -1.
+func invalidUTF8(text []byte) int {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}
+
+// loneSurrogate is where a text that is known to be JSON escapes one half of a
+// pair of surrogates, or -1: it stands for no character (RFC 8259, section 8.2).
+func loneSurrogate(text []byte) int {
+	unit := func(i int) rune {
+		if i+6 > len(text) || text[i] != '\\' || text[i+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(text[i+2:i+6]), 16, 16) // four hex digits, as in all JSON
+		return rune(n)
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		switch r := unit(i); {
+		case utf16.IsSurrogate(r) && utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError:
+			return i
+		case utf16.IsSurrogate(r):
+			i += 11
+		default:
+			i++ // what is escaped may be another backslash
+		}
+	}
+	return -1
 }
 
 // jsonMistake says what is wrong and where, without repeating the body.

@@ -30,9 +30,15 @@ const (
 type Outcome struct {
 	Replayed bool           `json:"replayed,omitempty" doc:"True where an Idempotency-Key was used before: this is the answer of then, without a secret."`
 	Replicas []Confirmation `json:"replicas,omitempty" nullable:"false" doc:"With wait=replicas: which replicas have acted on the change."`
+
+	version int64
 }
 
 func (o *Outcome) outcome() *Outcome { return o }
+
+// Version is the one that the answer showed, as its ETag has it, for IfVersion; 0
+// for what a list shows, and for a change that has none.
+func (o *Outcome) Version() int64 { return o.version }
 
 // Confirmation says whether a replica has acted on a change.
 type Confirmation struct {
@@ -75,6 +81,10 @@ func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + 
 
 // prepare reads what a request says about the change that it asks for.
 func (h *handler) prepare(by *call, o *huma.Operation) error {
+	if asks[o.OperationID] { // there is no version to be at and nothing to wait for
+		by.wait = false
+		return nil
+	}
 	if o.Method == http.MethodGet {
 		return nil
 	}
@@ -86,7 +96,7 @@ func (h *handler) prepare(by *call, o *huma.Operation) error {
 		by.actor.If = version
 	}
 	names := by.request.Header["Idempotency-Key"]
-	if len(names) == 0 || asks[o.OperationID] {
+	if len(names) == 0 {
 		return nil
 	}
 	name := names[0]

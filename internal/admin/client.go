@@ -3,11 +3,13 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -44,6 +46,36 @@ type Client struct {
 	// Confirmed is optional: with WaitReplicas it is told after each change which
 	// replicas have acted on it.
 	Confirmed func([]Confirmation)
+	// Repeat sends a POST once more whose connection broke before the answer came,
+	// under one Idempotency-Key, so that it is done once. The answer to the second
+	// is then the first one's without its secret, and Replayed is true.
+	Repeat bool
+
+	version     int64
+	idempotency string
+}
+
+// Option is what one call says beside its request: see Client.With.
+type Option func(*Client)
+
+// IfVersion has a change made only at this version of the thing, which Version of
+// an answer tells: otherwise the call fails with an *APIError of status 412, and
+// nothing is changed.
+func IfVersion(version int64) Option { return func(c *Client) { c.version = version } }
+
+// IdempotencyKey names a POST: repeated under the same name within 24 h it is not
+// done again, and its answer is the first one's, without its secret.
+func IdempotencyKey(name string) Option { return func(c *Client) { c.idempotency = name } }
+
+// With is a client for one call with options, such as
+//
+//	c.With(IfVersion(k.Version())).EditKey(ctx, k.ID, edit)
+func (c *Client) With(options ...Option) *Client {
+	with := *c
+	for _, o := range options {
+		o(&with)
+	}
+	return &with
 }
 
 // APIError is a refusal by the management API, or an answer that is none of its.
@@ -99,19 +131,48 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 			return err
 		}
 	}
-	resp, err := c.exchange(ctx, clientTimeout, method, path, query, body)
+	if method == http.MethodPost && c.Repeat && c.idempotency == "" {
+		c = c.With(IdempotencyKey(rand.Text()))
+	}
+	resp, answer, err := c.ask(ctx, method, path, query, body)
+	if method == http.MethodPost && c.Repeat && broke(err) && ctx.Err() == nil {
+		resp, answer, err = c.ask(ctx, method, path, query, body)
+	}
 	if err != nil {
 		return err
-	}
-	answer, err := readAnswer(resp)
-	if err != nil {
-		return &UnreachableError{c.URL.Redacted(), err}
 	}
 	if err := decode(resp.StatusCode, resp.Header, answer, out); err != nil {
 		return err
 	}
+	if o, ok := out.(interface{ outcome() *Outcome }); ok {
+		o.outcome().version, _ = ifMatch(resp.Header.Get("ETag")) // 0 where there is none
+	}
 	c.tell(method, answer)
 	return nil
+}
+
+// ask sends one request and reads the answer.
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Response, []byte, error) {
+	resp, err := c.exchange(ctx, clientTimeout, method, path, query, body)
+	if err != nil {
+		return nil, nil, err
+	}
+	answer, err := readAnswer(resp)
+	if err != nil {
+		return nil, nil, &UnreachableError{c.URL.Redacted(), err}
+	}
+	return resp, answer, nil
+}
+
+// broke reports whether a request may have arrived of which no answer did: not
+// where no connection came about.
+func broke(err error) bool {
+	unreachable, ok := errors.AsType[*UnreachableError](err)
+	if !ok {
+		return false
+	}
+	op, ok := errors.AsType[*net.OpError](unreachable.Err)
+	return !ok || op.Op != "dial"
 }
 
 // tell passes on which replicas have acted on a change.
@@ -162,6 +223,12 @@ func (c *Client) send(ctx context.Context, timeout time.Duration, method, target
 	r.Header.Set("Accept", "application/json, application/problem+json")
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.version > 0 {
+		r.Header.Set("If-Match", etag(c.version))
+	}
+	if c.idempotency != "" && method == http.MethodPost {
+		r.Header.Set("Idempotency-Key", c.idempotency)
 	}
 	if c.UserAgent != "" {
 		r.Header.Set("User-Agent", c.UserAgent)

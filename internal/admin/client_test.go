@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -216,5 +217,75 @@ func TestClientErrorsHoldNoKey(t *testing.T) {
 	_, err := c.GetKey(t.Context(), "key_1")
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hidden") {
 		t.Errorf("%+v", err)
+	}
+}
+
+// Two people who read a key and edit it undo each other's work, unless the client
+// can say which version it means.
+func TestClientEditsTheVersionItRead(t *testing.T) {
+	in := start(t)
+	c, ctx := in.client(), t.Context()
+	made, err := c.CreateKey(ctx, NewKey{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := c.GetKey(ctx, made.ID)
+	if err != nil || read.Version() != 1 || made.Version() != 1 {
+		t.Fatalf("versions %d and %d, %v", made.Version(), read.Version(), err)
+	}
+	edited, err := c.With(IfVersion(read.Version())).EditKey(ctx, made.ID, KeyEdit{Name: new("b")})
+	if err != nil || edited.Version() != 2 {
+		t.Fatalf("version %d, %v", edited.Version(), err)
+	}
+	var refused *APIError
+	if _, err := c.With(IfVersion(read.Version())).EditKey(ctx, made.ID, KeyEdit{Name: new("c")}); !errors.As(err, &refused) || refused.Status != http.StatusPreconditionFailed {
+		t.Errorf("a stale edit: %v", err)
+	}
+	if _, err := c.EditKey(ctx, made.ID, KeyEdit{Name: new("d")}); err != nil {
+		t.Errorf("the option went on to the next call: %v", err)
+	}
+}
+
+// A connection that breaks after the request leaves the client not knowing: asked
+// again, the API made a second key.
+func TestClientRepeatsWhatBroke(t *testing.T) {
+	in := start(t)
+	c, ctx := in.client(), t.Context()
+	breaks := 1
+	c.HTTP = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err == nil && breaks > 0 {
+			breaks--
+			resp.Body.Close()
+			return nil, io.ErrUnexpectedEOF
+		}
+		return resp, err
+	})}
+	var unreachable *UnreachableError
+	if _, err := c.With(IdempotencyKey("mine")).CreateKey(ctx, NewKey{Name: "a"}); !errors.As(err, &unreachable) {
+		t.Fatalf("without Repeat: %v", err)
+	}
+	again, err := c.With(IdempotencyKey("mine")).CreateKey(ctx, NewKey{Name: "a"})
+	if err != nil || !again.Replayed || again.Secret != "" || again.Version() != 1 {
+		t.Errorf("%+v %v", again, err)
+	}
+	c.Repeat, breaks = true, 1
+	if k, err := c.CreateKey(ctx, NewKey{Name: "b"}); err != nil || !k.Replayed || k.Secret != "" {
+		t.Errorf("%+v %v", k, err)
+	}
+	if k, err := c.CreateKey(ctx, NewKey{Name: "c"}); err != nil || k.Replayed || k.Secret == "" {
+		t.Errorf("%+v %v", k, err)
+	}
+	breaks = 2
+	if _, err := c.CreateKey(ctx, NewKey{Name: "d"}); !errors.As(err, &unreachable) {
+		t.Errorf("twice broken: %v", err)
+	}
+	breaks = 1
+	if err := c.DeleteKey(ctx, again.ID); !errors.As(err, &unreachable) {
+		t.Errorf("a deletion is not repeated: %v", err)
+	}
+	all, err := All(ctx, ListOptions{Organization: "default"}, 0, c.ListKeys)
+	if err != nil || len(all) != 3 {
+		t.Errorf("%d keys, %v", len(all), err)
 	}
 }

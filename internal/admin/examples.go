@@ -16,7 +16,7 @@ var (
 	exampleExpiry  = time.Date(2027, time.March, 2, 9, 30, 0, 0, time.UTC)
 	exampleOrgID   = "org_01980c5e6f117d0aa3b47c1e92d5f806"
 	exampleSpaceID = "spc_01980c5e71a07b44b6e0d92f3c8a1157"
-	exampleCursor  = encodeCursor("key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35")
+	exampleCursor  = encodeCursor("keys", "key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35")
 
 	exampleNewKey = NewKey{
 		Name: "billing service", Description: "Reads invoices every night.", Organization: "acme",
@@ -24,7 +24,7 @@ var (
 	}
 	exampleKey = Key{
 		ID: "key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35", Name: "billing service", Description: "Reads invoices every night.",
-		Prefix: "kg_live", LastFour: "T4m9", Status: "active", Permissions: []string{"read:all"},
+		Prefix: "kg_live", LastFour: "T4m9", Status: "active", Permissions: []string{"read:all"}, Titles: map[string]string{"read:all": "Read everything"},
 		Organization: exampleOrgID, Account: "acc_01980c5e6f117d0aa3b47c1e92d5f806", AllowedCIDRs: []string{"192.0.2.0/24"},
 		CreatedAt: exampleTime, UpdatedAt: exampleTime, ExpiresAt: exampleExpiry,
 	}

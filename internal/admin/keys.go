@@ -10,29 +10,31 @@ import (
 
 // Key is an API key as answers show it.
 type Key struct {
-	_            struct{}      `json:"-" additionalProperties:"true"`
-	ID           string        `json:"id"`
-	Name         string        `json:"name"`
-	Description  string        `json:"description"`
-	Prefix       string        `json:"prefix" doc:"What the secret starts with."`
-	LastFour     string        `json:"last_four" doc:"What the secret ends with."`
-	Status       string        `json:"status" enum:"active,paused,expired,revoked"`
-	Permissions  []string      `json:"permissions" nullable:"false" doc:"As they were given, wildcards included. What the key can do is also bounded by what its account holds."`
-	Organization string        `json:"organization,omitempty" doc:"Id; left out for keys of the instance's operators."`
-	Space        string        `json:"space,omitempty" doc:"Id of the space that the key is restricted to."`
-	Account      string        `json:"account" doc:"Id of the account that owns the key."`
-	AllowedCIDRs []string      `json:"allowed_cidrs" nullable:"false" doc:"Client addresses that may use the key; empty: all."`
-	Plan         string        `json:"plan,omitempty" doc:"Set where the key has another plan than its organization."`
-	Overrides    *Overrides    `json:"overrides,omitempty" doc:"Terms negotiated for this key."`
-	Imported     bool          `json:"imported,omitempty" doc:"The secret was made elsewhere."`
-	CreatedAt    time.Time     `json:"created_at"`
-	UpdatedAt    time.Time     `json:"updated_at"`
-	ExpiresAt    time.Time     `json:"expires_at,omitzero" doc:"Left out: never."`
-	PausedAt     time.Time     `json:"paused_at,omitzero"`
-	RevokedAt    time.Time     `json:"revoked_at,omitzero"`
-	LastUsedAt   time.Time     `json:"last_used_at,omitzero"`
-	RotatedAt    time.Time     `json:"rotated_at,omitzero"`
-	Former       *FormerSecret `json:"former_secret,omitempty" doc:"The secret before the present one."`
+	_           struct{} `json:"-" additionalProperties:"true"`
+	ID          string   `json:"id"`
+	Name        string   `json:"name"`
+	Description string   `json:"description"`
+	Prefix      string   `json:"prefix" doc:"What the secret starts with."`
+	LastFour    string   `json:"last_four" doc:"What the secret ends with."`
+	Status      string   `json:"status" enum:"active,paused,expired,revoked"`
+	Permissions []string `json:"permissions" nullable:"false" doc:"As they were given, wildcards included. What the key can do is also bounded by what its account holds."`
+	// Titles are for people who look after keys and do not know the catalogue.
+	Titles       map[string]string `json:"permission_titles,omitempty" nullable:"false" doc:"Titles of those permissions whose titles say more, by name."`
+	Organization string            `json:"organization,omitempty" doc:"Id; left out for keys of the instance's operators."`
+	Space        string            `json:"space,omitempty" doc:"Id of the space that the key is restricted to."`
+	Account      string            `json:"account" doc:"Id of the account that owns the key."`
+	AllowedCIDRs []string          `json:"allowed_cidrs" nullable:"false" doc:"Client addresses that may use the key; empty: all."`
+	Plan         string            `json:"plan,omitempty" doc:"Set where the key has another plan than its organization."`
+	Overrides    *Overrides        `json:"overrides,omitempty" doc:"Terms negotiated for this key."`
+	Imported     bool              `json:"imported,omitempty" doc:"The secret was made elsewhere."`
+	CreatedAt    time.Time         `json:"created_at"`
+	UpdatedAt    time.Time         `json:"updated_at"`
+	ExpiresAt    time.Time         `json:"expires_at,omitzero" doc:"Left out: never."`
+	PausedAt     time.Time         `json:"paused_at,omitzero"`
+	RevokedAt    time.Time         `json:"revoked_at,omitzero"`
+	LastUsedAt   time.Time         `json:"last_used_at,omitzero"`
+	RotatedAt    time.Time         `json:"rotated_at,omitzero"`
+	Former       *FormerSecret     `json:"former_secret,omitempty" doc:"The secret before the present one."`
 	Outcome
 }
 
@@ -80,6 +82,13 @@ type NewKey struct {
 	Plan         string     `json:"plan,omitempty" doc:"A plan of the policy, other than the organization's. Operators only."`
 	Overrides    *Overrides `json:"overrides,omitempty" nullable:"false" doc:"Terms negotiated for this key. Operators only."`
 	Expires      string     `json:"expires,omitempty" doc:"never, days (30d), years (1y), a date (valid to the end of that day, UTC) or an instant (RFC 3339). Left out: never."`
+}
+
+// keyOf is the key with the titles that the policy in force gives its permissions.
+func (h *handler) keyOf(k *keys.Key, now time.Time) Key {
+	out := keyOf(k, now)
+	out.Titles = h.Policy().Catalogue.Titles(k.Permissions)
+	return out
 }
 
 func keyOf(k *keys.Key, now time.Time) Key {
@@ -190,10 +199,10 @@ func (h *handler) listKeys(ctx context.Context, by *call, in *listKeys) (*body[P
 	if in.ExpiresDays > 0 {
 		filter.ExpiresBefore = now.AddDate(0, 0, in.ExpiresDays)
 	}
-	page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.Key, string, error) {
+	page, err := fill("keys", in.PageQuery, func(p keys.Page) ([]keys.Key, string, error) {
 		found, err := h.Service.Keys(ctx, by.actor, filter, p)
 		return found.Keys, found.Next, err
-	}, func(k *keys.Key) Key { return keyOf(k, now) })
+	}, func(k *keys.Key) Key { return h.keyOf(k, now) })
 	return page, h.namingPlace(err, in.Organization, in.Space)
 }
 

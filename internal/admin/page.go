@@ -24,14 +24,15 @@ type PageQuery struct {
 const badCursor = "is not a cursor of this list: take next of the page before, or leave it out"
 
 // cursorMark starts a cursor. A cursor is opaque so that what it holds may
-// change; the mark tells one of ours from a guess.
-const cursorMark = "1:"
+// change; the mark tells one of ours from a guess, and the list's name one list's
+// from another's, where it could pass for the end.
+const cursorMark = "2:"
 
-func encodeCursor(after string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(cursorMark + after))
+func encodeCursor(list, after string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorMark + list + ":" + after))
 }
 
-func decodeCursor(cursor string) (after string, ok bool) {
+func decodeCursor(list, cursor string) (after string, ok bool) {
 	if cursor == "" {
 		return "", true
 	}
@@ -39,7 +40,7 @@ func decodeCursor(cursor string) (after string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	after, ok = strings.CutPrefix(string(b), cursorMark)
+	after, ok = strings.CutPrefix(string(b), cursorMark+list+":")
 	return after, ok && after != "" && len(after) <= 1000
 }
 
@@ -47,9 +48,9 @@ func decodeCursor(cursor string) (after string, ok bool) {
 // little: it looks at a bounded number of records at a time.
 const fillTries = 20
 
-// fill answers one page of a list whose cursor is the store's.
-func fill[R, T any](q PageQuery, read func(keys.Page) (records []R, next string, err error), show func(*R) T) (*body[Page[T]], error) {
-	after, ok := decodeCursor(q.Cursor)
+// fill answers one page of the list of a name, whose cursor is the store's.
+func fill[R, T any](name string, q PageQuery, read func(keys.Page) (records []R, next string, err error), show func(*R) T) (*body[Page[T]], error) {
+	after, ok := decodeCursor(name, q.Cursor)
 	if !ok {
 		return nil, &parameterError{"cursor", badCursor}
 	}
@@ -67,15 +68,15 @@ func fill[R, T any](q PageQuery, read func(keys.Page) (records []R, next string,
 		}
 	}
 	if after != "" {
-		page.Next = encodeCursor(after)
+		page.Next = encodeCursor(name, after)
 	}
 	return &body[Page[T]]{page}, nil
 }
 
-// list answers one page. It reads one record more than it shows, to know
+// list answers one page of the list of a name. It reads one record more than it shows, to know
 // whether another page follows.
-func list[R, T any](q PageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
-	after, ok := decodeCursor(q.Cursor)
+func list[R, T any](name string, q PageQuery, read func(keys.Page) ([]R, error), show func(*R) (id string, shown T)) (*body[Page[T]], error) {
+	after, ok := decodeCursor(name, q.Cursor)
 	if !ok {
 		return nil, &parameterError{"cursor", badCursor}
 	}
@@ -88,7 +89,7 @@ func list[R, T any](q PageQuery, read func(keys.Page) ([]R, error), show func(*R
 		id, shown := show(&records[i])
 		page.Items = append(page.Items, shown)
 		if i == q.Limit-1 && len(records) > q.Limit {
-			page.Next = encodeCursor(id)
+			page.Next = encodeCursor(name, id)
 		}
 	}
 	return &body[Page[T]]{page}, nil

@@ -12,7 +12,7 @@ import (
 func (h *handler) show(result any) (shown any, version int64) {
 	switch r := result.(type) {
 	case keys.Key:
-		return keyOf(&r, h.Now()), r.Version
+		return h.keyOf(&r, h.Now()), r.Version
 	case keys.Organization:
 		return organizationOf(&r), r.Version
 	case keys.Space:

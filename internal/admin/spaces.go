@@ -42,7 +42,7 @@ func (h *handler) registerSpaces() {
 		if err := in.named(by); err != nil {
 			return nil, err
 		}
-		page, err := list(in.PageQuery, func(p keys.Page) ([]keys.Space, error) { return h.Service.Spaces(ctx, by.actor, in.Organization, p) },
+		page, err := list("spaces", in.PageQuery, func(p keys.Page) ([]keys.Space, error) { return h.Service.Spaces(ctx, by.actor, in.Organization, p) },
 			func(s *keys.Space) (string, Space) { return s.ID, spaceOf(s) })
 		return page, naming(err, "organization", "id or slug", in.Organization)
 	})

@@ -106,7 +106,7 @@ func (h *handler) registerOrganizations() {
 		summary: "List organizations", detail: "Newest first. Who is no operator sees one: its own.",
 		example: Page[Organization]{Items: []Organization{exampleOrganization}},
 	}, func(ctx context.Context, by *call, in *PageQuery) (*body[Page[Organization]], error) {
-		return list(*in, func(p keys.Page) ([]keys.Organization, error) { return h.Service.Organizations(ctx, by.actor, p) },
+		return list("organizations", *in, func(p keys.Page) ([]keys.Organization, error) { return h.Service.Organizations(ctx, by.actor, p) },
 			func(o *keys.Organization) (string, Organization) { return o.ID, organizationOf(o) })
 	})
 	register(h, operation{

@@ -102,11 +102,11 @@ func TestPagesOfKeys(t *testing.T) {
 }
 
 func TestCursors(t *testing.T) {
-	if after, ok := decodeCursor(encodeCursor("key_1")); !ok || after != "key_1" {
+	if after, ok := decodeCursor("keys", encodeCursor("keys", "key_1")); !ok || after != "key_1" {
 		t.Errorf("%q %v", after, ok)
 	}
-	for _, c := range []string{"1:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("2:key_1")), encodeCursor(""), encodeCursor(strings.Repeat("k", 1001))} {
-		if after, ok := decodeCursor(c); ok {
+	for _, c := range []string{"2:keys:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("1:key_1")), encodeCursor("keys", ""), encodeCursor("accounts", "key_1"), encodeCursor("keys", strings.Repeat("k", 1001))} {
+		if after, ok := decodeCursor("keys", c); ok {
 			t.Errorf("cursor %q is taken for %q", c, after)
 		}
 	}

@@ -142,15 +142,16 @@ func (a *app) accountsDelete() *cobra.Command {
 	a.organizationFlag(cmd, &organization, lookIn)
 	yes := yesFlag(cmd)
 	waitFlag(cmd)
+	output := outputFlag(cmd)
 	a.completeArgs(cmd, accountNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text := "Delete the account " + quote(args[0]) + " and what it holds?"
-		return a.deleteWith(cmd, *yes, text, "The account "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) error {
+		return a.deleteWith(cmd, *yes, *output, text, "The account "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) (string, error) {
 			id, err := accountID(cmd, c, organization, args[0])
 			if err != nil {
-				return err
+				return "", err
 			}
-			return c.DeleteAccount(ctx, id)
+			return id, c.DeleteAccount(ctx, id)
 		})
 	}
 	return cmd

@@ -70,6 +70,7 @@ func (a *app) keysDelete() *cobra.Command {
 	}
 	yes := yesFlag(cmd)
 	waitFlag(cmd)
+	output := outputFlag(cmd)
 	a.completeArgs(cmd, keyNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, k, err := a.chosenKey(cmd, args[0], *yes, question{
@@ -81,8 +82,7 @@ func (a *app) keysDelete() *cobra.Command {
 		if err := c.DeleteKey(cmd.Context(), k.ID); err != nil {
 			return err
 		}
-		a.say("%s is deleted.", k.ID)
-		return nil
+		return a.printDeleted(*output, k.ID, k.ID+" is deleted.")
 	}
 	return cmd
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -404,5 +406,61 @@ func TestGenerate(t *testing.T) {
 	}
 	if again := run(t, nil, "keys", "generate"); !strings.HasPrefix(again.stdout, keys.DefaultPrefix+"_") {
 		t.Errorf("%+v", again)
+	}
+}
+
+// The answer with the secret was lost with the connection: the command said
+// nothing of a key that was there, and run again made a second one.
+func TestSecretInALostAnswer(t *testing.T) {
+	in := start(t)
+	target, err := url.Parse(in.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	breaks := true
+	forward := httputil.NewSingleHostReverseProxy(target)
+	forward.ModifyResponse = func(r *http.Response) error {
+		if breaks && r.Request.Method == http.MethodPost {
+			breaks = false
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+	flaky := httptest.NewServer(forward)
+	t.Cleanup(flaky.Close)
+	env := []string{"KEYGATE_ADMIN_URL=" + flaky.URL, "KEYGATE_ADMIN_KEY=" + in.key}
+	r := run(t, env, "keys", "create", "--name", "billing", "-o", "json")
+	made := decoded[[]admin.Key](t, in.must("keys", "list", "--name", "billing", "-o", "json"))
+	if len(made) != 1 || r.code != exitFailure || r.stdout != "" || !strings.Contains(r.stderr, "'keygate keys rotate "+made[0].ID+"' makes a new one") {
+		t.Fatalf("%d keys, %+v", len(made), r)
+	}
+	breaks = true
+	if r := run(t, env, "orgs", "create", "--slug", "acme"); r.code != exitOK || breaks {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Every other command that changes something took -o, and a script that gave it to
+// all of them stopped at the deletions.
+func TestDeletionsForPrograms(t *testing.T) {
+	in := start(t)
+	in.must("orgs", "create", "--slug", "acme")
+	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))
+	account := decoded[admin.Account](t, in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner", "-o", "json"))
+	key := decoded[admin.Key](t, in.must("keys", "create", "--name", "a", "--organization", "acme", "-o", "json"))
+	for _, d := range []struct {
+		id   string
+		args []string
+	}{
+		{key.ID, []string{"keys", "delete", "a"}},
+		{space.ID, []string{"spaces", "delete", "research", "--organization", "acme"}},
+		{account.Grants[0].ID, []string{"accounts", "revoke-grant", "Ada", "owner", "--organization", "acme"}},
+		{account.ID, []string{"accounts", "delete", "Ada", "--organization", "acme"}},
+		{space.Organization, []string{"orgs", "delete", "acme"}},
+	} {
+		r := in.must(append(d.args, "--yes", "-o", "json")...)
+		if got := decoded[deletion](t, r); got != (deletion{d.id, true}) || r.stderr != "" {
+			t.Errorf("%v: %+v", d.args, r)
+		}
 	}
 }

@@ -20,7 +20,7 @@ func (a *app) client(cmd *cobra.Command) (*admin.Client, error) {
 			"or a member's with permissions such as keygate:keys-read for its own organization. " +
 			"The first start of keygate shows an operator's key, or writes it to the file bootstrap-key in its data directory, which KEYGATE_ADMIN_KEY_FILE can name"}
 	}
-	out := &admin.Client{URL: c.URL, Key: c.Key.Reveal(), Insecure: c.Insecure, UserAgent: "keygate/" + a.version}
+	out := &admin.Client{URL: c.URL, Key: c.Key.Reveal(), Insecure: c.Insecure, UserAgent: "keygate/" + a.version, Repeat: true}
 	if wait, err := cmd.Flags().GetBool(waitName); err == nil && wait {
 		a.replicas = &confirmations{}
 		out.WaitReplicas, out.Confirmed = true, a.replicas.add

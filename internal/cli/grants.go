@@ -88,6 +88,7 @@ of accounts shows it: a role or permission where there is one of that name, or r
 	a.organizationFlag(cmd, &organization, lookIn)
 	yes := yesFlag(cmd)
 	waitFlag(cmd)
+	output := outputFlag(cmd)
 	a.completeArgs(cmd, accountNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.client(cmd)
@@ -109,8 +110,7 @@ of accounts shows it: a role or permission where there is one of that name, or r
 		if err := c.RemoveGrant(cmd.Context(), account.ID, g.ID); err != nil {
 			return err
 		}
-		a.say("%s no longer holds %s.", account.Name, label)
-		return nil
+		return a.printDeleted(*output, g.ID, account.Name+" no longer holds "+label+".")
 	}
 	return cmd
 }

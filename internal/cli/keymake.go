@@ -72,10 +72,14 @@ the one that --account names. It never does more than its owner may. Plan and li
 	return cmd
 }
 
-// printSecret shows a key whose secret was just made.
+// printSecret shows a key whose secret was just made. The answer to a request that
+// was repeated has none.
 func (a *app) printSecret(cmd *cobra.Command, c *admin.Client, f format, k admin.CreatedKey) error {
+	if k.Replayed {
+		return &codeError{exitFailure, "it was done, but the connection broke and the secret of " + k.ID + " was in the answer that got lost: it cannot be read again. 'keygate keys rotate " + k.ID + "' makes a new one"}
+	}
 	columns := []column[admin.CreatedKey]{{"Secret", func(k admin.CreatedKey) string { return k.Secret }}}
-	for _, col := range keyFields(newNames(cmd.Context(), c), nil) {
+	for _, col := range keyFields(newNames(cmd.Context(), c)) {
 		columns = append(columns, column[admin.CreatedKey]{col.title, func(k admin.CreatedKey) string { return col.value(k.Key) }})
 	}
 	if err := printOne(a, f, k, columns); err != nil {

@@ -31,8 +31,8 @@ func keyColumns(n *names) []column[admin.Key] {
 	}
 }
 
-// keyFields show a key with the titles of its permissions, by name.
-func keyFields(n *names, titles map[string]string) []column[admin.Key] {
+// keyFields show a key with the titles of its permissions.
+func keyFields(n *names) []column[admin.Key] {
 	return []column[admin.Key]{
 		{"ID", func(k admin.Key) string { return k.ID }},
 		{"Name", func(k admin.Key) string { return k.Name }},
@@ -43,7 +43,7 @@ func keyFields(n *names, titles map[string]string) []column[admin.Key] {
 		{"Organization", func(k admin.Key) string { return n.organization(k.Organization) }},
 		{"Space", func(k admin.Key) string { return n.space(k.Organization, k.Space) }},
 		{"Account", func(k admin.Key) string { return both(n.account(k.Account), k.Account) }},
-		{"Permissions", func(k admin.Key) string { return titled(k.Permissions, titles) }},
+		{"Permissions", func(k admin.Key) string { return titled(k.Permissions, k.Titles) }},
 		{"Allowed addresses", func(k admin.Key) string { return strings.Join(k.AllowedCIDRs, ", ") }},
 		{"Plan", func(k admin.Key) string { return k.Plan }},
 		{"Negotiated limits", func(k admin.Key) string { return shownLimits(k.Overrides) }},
@@ -119,11 +119,11 @@ func some(list []string, most int) string {
 	return fmt.Sprintf("%s +%d", strings.Join(list[:most], ","), len(list)-most)
 }
 
-// titled lists permissions with their titles, where these say more.
+// titled lists permissions with their titles, where they have one that says more.
 func titled(permissions []string, titles map[string]string) string {
 	out := make([]string, len(permissions))
 	for i, p := range permissions {
-		if out[i] = p; titles[p] != "" && titles[p] != p {
+		if out[i] = p; titles[p] != "" {
 			out[i] += " (" + titles[p] + ")"
 		}
 	}
@@ -132,7 +132,7 @@ func titled(permissions []string, titles map[string]string) string {
 
 // printKey shows one key.
 func (a *app) printKey(cmd *cobra.Command, c *admin.Client, f format, k admin.Key) error {
-	return printOne(a, f, k, keyFields(newNames(cmd.Context(), c), nil))
+	return printOne(a, f, k, keyFields(newNames(cmd.Context(), c)))
 }
 
 func (a *app) keysList() *cobra.Command {
@@ -191,11 +191,7 @@ func (a *app) keysGet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var titles map[string]string
-		if *output == formatTable && len(k.Permissions) > 0 {
-			titles = permissionTitles(cmd.Context(), c)
-		}
-		return printOne(a, *output, k, keyFields(newNames(cmd.Context(), c), titles))
+		return a.printKey(cmd, c, *output, k)
 	}
 	return cmd
 }

@@ -59,8 +59,23 @@ func showWith[T any](a *app, cmd *cobra.Command, f format, columns func(*names) 
 	return printOne(a, f, out, columns(newNames(cmd.Context(), c)))
 }
 
-// deleteWith asks, unless yes was said, and then deletes.
-func (a *app) deleteWith(cmd *cobra.Command, yes bool, text, done string, remove func(context.Context, *admin.Client) error) error {
+// deletion is what a program reads of something that was deleted.
+type deletion struct {
+	ID      string `json:"id"`
+	Deleted bool   `json:"deleted"`
+}
+
+// printDeleted tells people in words and programs in data.
+func (a *app) printDeleted(f format, id, done string) error {
+	if f != formatTable {
+		return a.printData(f, deletion{id, true})
+	}
+	a.say("%s", done)
+	return nil
+}
+
+// deleteWith asks, unless yes was said, and then deletes; remove returns the id.
+func (a *app) deleteWith(cmd *cobra.Command, yes bool, f format, text, done string, remove func(context.Context, *admin.Client) (string, error)) error {
 	if err := a.mayAsk(cmd, yes, true); err != nil {
 		return err
 	}
@@ -71,9 +86,9 @@ func (a *app) deleteWith(cmd *cobra.Command, yes bool, text, done string, remove
 	if err := a.confirm(cmd, yes, text+" This cannot be undone."); err != nil {
 		return err
 	}
-	if err := remove(cmd.Context(), c); err != nil {
+	id, err := remove(cmd.Context(), c)
+	if err != nil {
 		return err
 	}
-	a.say("%s", done)
-	return nil
+	return a.printDeleted(f, id, done)
 }

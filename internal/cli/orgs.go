@@ -130,11 +130,16 @@ func (a *app) orgsDelete() *cobra.Command {
 	}
 	yes := yesFlag(cmd)
 	waitFlag(cmd)
+	output := outputFlag(cmd)
 	a.completeArgs(cmd, organizationNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text := "Delete the organization " + quote(args[0]) + "?"
-		return a.deleteWith(cmd, *yes, text, "The organization "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) error {
-			return c.DeleteOrganization(ctx, args[0])
+		return a.deleteWith(cmd, *yes, *output, text, "The organization "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) (string, error) {
+			o, err := c.GetOrganization(ctx, args[0])
+			if err != nil {
+				return "", err
+			}
+			return o.ID, c.DeleteOrganization(ctx, o.ID)
 		})
 	}
 	return cmd

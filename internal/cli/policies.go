@@ -96,16 +96,3 @@ func callerFields(n *names) []column[admin.Caller] {
 		{"Permissions", func(me admin.Caller) string { return strings.Join(me.Permissions, ", ") }},
 	}
 }
-
-// permissionTitles are the titles of the policy's permissions, by name.
-func permissionTitles(ctx context.Context, c *admin.Client) map[string]string {
-	page, err := c.ListPermissions(ctx, admin.ListOptions{})
-	if err != nil {
-		return nil // a key can be shown without
-	}
-	titles := make(map[string]string, len(page.Items))
-	for _, p := range page.Items {
-		titles[p.Name] = p.Title
-	}
-	return titles
-}

@@ -95,11 +95,16 @@ func (a *app) spacesDelete() *cobra.Command {
 	a.organizationFlag(cmd, &organization, ofOrganization)
 	yes := yesFlag(cmd)
 	waitFlag(cmd)
+	output := outputFlag(cmd)
 	a.completeArgs(cmd, spaceNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text := "Delete the space " + quote(args[0]) + "?"
-		return a.deleteWith(cmd, *yes, text, "The space "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) error {
-			return c.DeleteSpace(ctx, organization, args[0])
+		return a.deleteWith(cmd, *yes, *output, text, "The space "+args[0]+" is deleted.", func(ctx context.Context, c *admin.Client) (string, error) {
+			sp, err := c.GetSpace(ctx, organization, args[0])
+			if err != nil {
+				return "", err
+			}
+			return sp.ID, c.DeleteSpace(ctx, sp.Organization, sp.ID)
 		})
 	}
 	return cmd

@@ -305,6 +305,23 @@ func (c *Catalogue) Index(name string) (int, bool) {
 	return i, ok
 }
 
+// Titles are those of the entries among permissions whose titles say more than
+// their names; nil if there are none.
+func (c *Catalogue) Titles(permissions []string) map[string]string {
+	var titles map[string]string
+	for _, name := range permissions {
+		i, ok := c.index[name]
+		if !ok || c.entries[i].Title == name {
+			continue
+		}
+		if titles == nil {
+			titles = make(map[string]string)
+		}
+		titles[name] = c.entries[i].Title
+	}
+	return titles
+}
+
 // Entries lists the catalogue, sorted by name. The slice must not be changed.
 func (c *Catalogue) Entries() []Permission { return c.entries }
 

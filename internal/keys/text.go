@@ -7,15 +7,18 @@ import (
 )
 
 // deceptive characters make text look like another: line separators, marks that
-// reorder it, and some that cannot be seen. Joiners are not among them: scripts
-// and emoji need them.
+// reorder it, and some that cannot be seen, tags among them, which can hold a
+// whole hidden text. Joiners are not: scripts and emoji need them.
 var deceptive = &unicode.RangeTable{R16: []unicode.Range16{
+	{Lo: 0x00ad, Hi: 0x00ad, Stride: 1},
 	{Lo: 0x200b, Hi: 0x200b, Stride: 1},
 	{Lo: 0x200e, Hi: 0x200f, Stride: 1},
 	{Lo: 0x2028, Hi: 0x202e, Stride: 1},
 	{Lo: 0x2060, Hi: 0x2069, Stride: 1},
 	{Lo: 0xfeff, Hi: 0xfeff, Stride: 1},
-}}
+}, R32: []unicode.Range32{
+	{Lo: 0xe0000, Hi: 0xe007f, Stride: 1},
+}, LatinOffset: 1}
 
 func (c *check) slug(field, s string) {
 	ok := s != "" && len(s) <= maxSlug && s[0] != '-' && s[len(s)-1] != '-'
@@ -32,6 +35,9 @@ func (c *check) name(field, s string) {
 		c.add(field, s, "must not be empty")
 		return
 	}
+	if strings.TrimSpace(s) != s {
+		c.add(field, s, "must not start or end with a space")
+	}
 	c.text(field, s, maxName, "")
 }
 
@@ -46,7 +52,7 @@ func (c *check) text(field, s string, most int, controls string) {
 		c.add(field, s, "has %d characters; at most %d are allowed", n, most)
 	}
 	bad := func(r rune) bool {
-		return (unicode.IsControl(r) || unicode.Is(deceptive, r)) && !strings.ContainsRune(controls, r)
+		return (unicode.IsControl(r) || unicode.In(r, deceptive, unicode.Noncharacter_Code_Point)) && !strings.ContainsRune(controls, r)
 	}
 	if i := strings.IndexFunc(s, bad); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(s[i:])

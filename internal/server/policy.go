@@ -82,13 +82,24 @@ func (l *policyLoader) use(loaded *config.Policy) error {
 	return nil
 }
 
+// source is where the policy comes from, for the audit log.
+func (l *policyLoader) source() string {
+	switch {
+	case l.config.PolicyFile != "":
+		return l.config.PolicyFile
+	case l.config.Policy != "":
+		return "KEYGATE_POLICY"
+	}
+	return "built in"
+}
+
 var errNotRegistered = errors.New("the policy could not be registered")
 
 // install has the store number a policy and puts it in force.
 func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry(keys.ActionPolicyLoad, l.now(), map[string]string{"digest": loaded.Digest}))
+	rules, err := l.store.RegisterPolicy(ctx, loaded.Digest, keys.SystemEntry(keys.ActionPolicyLoad, l.now(), map[string]string{"digest": loaded.Digest, "source": l.source()}))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}

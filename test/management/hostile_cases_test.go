@@ -20,8 +20,8 @@ func at(want int, method, target string, body any) attempt {
 	return attempt{request: request{method: method, target: target, body: body}, want: want}
 }
 
-func cursorOf(position string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte("1:" + position))
+func cursorOf(list, position string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte("2:" + list + ":" + position))
 }
 
 // both asks for a thing by its id and by another name of it.

@@ -135,12 +135,27 @@ func (a *modelAccount) view(grants ...modelGrant) object {
 	return o
 }
 
+// modelTitles are those that say more than the name.
+var modelTitles = map[string]string{
+	"read:all": "Read everything", "admin": "Everything", "keygate:keys-read": "See API keys", "keygate:keys-write": "Manage API keys",
+	"keygate:members": "Manage members", "keygate:audit": "Read the audit log", "keygate:operator": "Operate the instance",
+}
+
 func (k *modelKey) show(now time.Time) object {
 	o := object{
 		"id": k.id, "name": k.name, "description": k.description, "status": k.status(now), "account": k.account,
 		"prefix": k.secrets[0].prefix, "last_four": k.secrets[0].lastFour,
 		"permissions": append([]string{}, k.permissions...), "allowed_cidrs": append([]string{}, k.cidrs...),
 		"created_at": k.created, "updated_at": k.updated,
+	}
+	titles := object{}
+	for _, p := range k.permissions {
+		if title := modelTitles[p]; title != "" {
+			titles[p] = title
+		}
+	}
+	if len(titles) > 0 {
+		o["permission_titles"] = titles
 	}
 	put(o, "organization", k.organization)
 	put(o, "space", k.space)

@@ -48,7 +48,7 @@ func newTenant(t failer, w *world, slug string) *tenant {
 		made := x.newKey(t, w, body)
 		x.keys[name], x.ids[name] = made["secret"].(string), made["id"].(string)
 	}
-	x.cursors = map[string]string{"/v1/organizations": cursorOf(x.org)}
+	x.cursors = map[string]string{"/v1/organizations": cursorOf("organizations", x.org)}
 	for _, list := range []string{"/v1/keys", "/v1/spaces", "/v1/accounts", "/v1/audit"} {
 		x.cursors[list] = w.must(t, x.keys["owner"], "GET", list+"?limit=1", nil)["next"].(string)
 	}

@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Bytes that are no text, and halves of characters, were stored as U+FFFD: two
+// names that differ became one, and nobody was told.
+func TestBodiesThatAreNoText(t *testing.T) {
+	in := start(t)
+	send := func(name string) reply { return in.do("POST", "/v1/keys", `{"name": "`+name+`"}`) }
+	for name, place := range map[string]string{
+		"a\xffb": "byte 12", "\xed\xa0\x80": "byte 11", `\ud800`: "byte 11", `\\\udc00`: "byte 13", `\ud83dx`: "byte 11", `\ud83d\ud83d\ude00`: "byte 11", `\ude00\ud83d`: "byte 11",
+	} {
+		if r := send(name); r.status != http.StatusBadRequest || !strings.Contains(r.problem(t).Detail, place) {
+			t.Errorf("%q: %d %s, want %s", name, r.status, r.body, place)
+		}
+	}
+	for _, name := range []string{`\ud83d\ude00`, `\\ud800`, "\U0001F600", `\u00fc`} {
+		if r := send(name); r.status != http.StatusCreated {
+			t.Errorf("%q: %d %s", name, r.status, r.body)
+		}
+	}
+	for _, name := range []string{" a", "a\u00a0", "a\u00adb", "a\U000e0041", "a\ufffe", "a\U0001ffff"} {
+		if r := send(name); r.status != http.StatusUnprocessableEntity || r.problem(t).Errors[0].Pointer != "#/name" {
+			t.Errorf("%q: %d %s", name, r.status, r.body)
+		}
+	}
+}
+
+// The cursor of another list was taken: an empty page, which looks like the end.
+func TestCursorOfAnotherList(t *testing.T) {
+	in := start(t)
+	for _, name := range []string{"a", "b"} {
+		in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: name})
+	}
+	next := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys?limit=1", nil)).Next
+	for _, list := range []string{"organizations", "accounts", "audit", "keys/export", "spaces?organization=default"} {
+		join := "?"
+		if strings.Contains(list, "?") {
+			join = "&"
+		}
+		if p := in.must(http.StatusUnprocessableEntity, "GET", "/v1/"+list+join+"cursor="+next, nil).problem(t); p.Errors[0].Field != "cursor" {
+			t.Errorf("%s: %+v", list, p)
+		}
+	}
+}
+
+// Questions change nothing: what a client says about changes was half understood
+// there, refused in one form and ignored in another.
+func TestQuestionsIgnoreWhatIsSaidAboutChanges(t *testing.T) {
+	in := start(t)
+	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
+	for _, target := range []string{"/v1/keys/" + k.ID + "/test?wait=replicas", "/v1/explain?wait=replicas"} {
+		r := in.request("POST", target, ExplainQuestion{Question: Question{Method: "GET", Path: "/"}})
+		if !strings.Contains(target, "explain") {
+			r = in.request("POST", target, TestQuestion{Method: "GET", Path: "/"})
+		}
+		r.Header.Set("Authorization", "Bearer "+in.key)
+		r.Header.Set("If-Match", "no version")
+		r.Header.Set("Idempotency-Key", "")
+		if got := in.send(r); got.status != http.StatusOK {
+			t.Errorf("%s: %d %s", target, got.status, got.body)
+		}
+	}
+}

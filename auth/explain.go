@@ -67,9 +67,12 @@ type Check struct {
 
 // ExplainedLimit is a limit of the key as it stands.
 type ExplainedLimit struct {
-	Name      string
-	Quota     int64
-	Per       time.Duration
+	Name  string
+	Quota int64
+	// Per is a duration such as 1m, or day or month, in a time zone.
+	Per, Timezone string
+	// Shared says that all keys of the organization draw on it.
+	Shared    bool
 	Remaining int64
 	// Reset is how long until Remaining grows; 0 if nothing was spent.
 	Reset time.Duration

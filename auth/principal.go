@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"keygate/internal/keys"
@@ -70,13 +72,20 @@ type Principal struct {
 	// Organization is nil for keys of the instance's operators.
 	Organization *keys.Organization
 	// Plan is the one that applies, overrides included, its limits held by this
-	// key; PlanKnown is false where the policy no longer has the one that was
-	// stored and the default stands in.
+	// key or by its organization; PlanKnown is false where the policy no longer has
+	// the one that was stored and the default stands in. Calendar quotas are
+	// without their periods: see Limits.
 	Plan      keys.Plan
 	PlanKnown bool
 	// LimitPolicy is the value of RateLimit-Policy: a header map may hold it,
 	// nobody may write to it. Nil where nothing is limited.
 	LimitPolicy []string
+	// InFlight is the limit on the key's requests in flight; nil where there is none.
+	InFlight []ratelimit.Limit
+
+	// limits are the plan's with the periods of the time when they were last asked
+	// for; nil where none is a calendar quota.
+	limits *atomic.Pointer[[]ratelimit.Limit]
 
 	policy   *keys.Policy
 	space    *keys.Space                // the one that the key is restricted to
@@ -287,12 +296,44 @@ func (s *shared) setTerms(p *Principal) (err error) {
 	if p.Plan, p.PlanKnown, err = p.policy.TermsOf(p.Organization, p.Key.ID, p.Key.Plan, p.Key.overrides); err != nil {
 		return err
 	}
-	p.Plan.Limits = p.Plan.LimitsOf(p.Key.ID)
+	p.Plan.Limits = p.Plan.LimitsOf(p.Organization.ID, p.Key.ID)
+	if slices.ContainsFunc(p.Plan.Limits, func(l ratelimit.Limit) bool { return l.Period != ratelimit.NoPeriod }) {
+		p.limits = new(atomic.Pointer[[]ratelimit.Limit])
+	}
+	if n := p.Plan.Concurrent; n > 0 {
+		p.InFlight = []ratelimit.Limit{{Name: ratelimit.ConcurrentName, Holder: p.Key.ID, Quota: n, Concurrent: true}}
+	}
 	if len(p.Plan.Limits) > 0 {
 		text := string(ratelimit.AppendPolicy(nil, p.Plan.Limits))
 		p.LimitPolicy = s.limits.of(text, &[1]string{text})[:]
 	}
 	return nil
+}
+
+// Limits are those of the plan, calendar quotas with the period that now is in.
+// They are shared, and computed once for each period.
+func (p *Principal) Limits(now time.Time) []ratelimit.Limit {
+	if p.limits == nil {
+		return p.Plan.Limits
+	}
+	if held := p.limits.Load(); held != nil && allContain(*held, now) {
+		return *held
+	}
+	limits := slices.Clone(p.Plan.Limits)
+	for i := range limits {
+		limits[i] = limits[i].In(now)
+	}
+	p.limits.Store(&limits)
+	return limits
+}
+
+func allContain(limits []ratelimit.Limit, now time.Time) bool {
+	for i := range limits {
+		if !limits[i].Contains(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // accessOf caps what a key was given by what its owner holds.

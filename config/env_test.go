@@ -53,7 +53,7 @@ func TestEverythingSet(t *testing.T) {
 		"PORT=3000", "KEYGATE_ADDR=0.0.0.0:3000", "KEYGATE_ADMIN_ADDR=[::]:9090", "KEYGATE_ADMIN_INSECURE=true", "KEYGATE_DATA_DIR=/data",
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
-		"KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
+		"KEYGATE_WAIT_AFTER_CRASH=true", "KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
 		"KEYGATE_ME=false", "KEYGATE_FAILED_PER_ADDRESS=off", "KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
 		"KEYGATE_ADMIN_URL=http://localhost:9090", "KEYGATE_ADMIN_KEY=whatever",
 	})
@@ -81,6 +81,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_ADMIN_ADDR=[::]:9090 default=false",
 		"KEYGATE_ADMIN_INSECURE=true default=false",
 		"KEYGATE_DATA_DIR=/data default=false",
+		"KEYGATE_WAIT_AFTER_CRASH=true default=false",
 		"REDIS_URL= default=true",
 		"REDIS_URL_FILE= default=true",
 		"KEYGATE_UPSTREAM=https://api.example.com/base default=false",

@@ -52,7 +52,7 @@ var permissionForm = form{
 	},
 }
 
-var planForm = append(form{
+var planForm = form{
 	{
 		name: "limits", required: true, missing: ": list them, or write [] for unlimited", // forgetting them must not mean unlimited
 		title: "Limits", doc: "Limits that hold together: a request must fit all. `[]` is unlimited.",
@@ -63,25 +63,37 @@ var planForm = append(form{
 		absent: "no bound", shape: number(0, math.MaxInt32),
 	},
 	{
+		name: "concurrent", title: "Requests in flight", doc: "How many requests of one key may be under way at the same time.",
+		absent: "any number", shape: number(1, ratelimit.MaxConcurrent),
+	},
+	{
 		name: "outage", title: "Outage", doc: "What holds while a shared Redis is away.",
 		shape: object("a mapping", outageForm),
 	},
-}, reserved(refused, "concurrent")...)
+}
 
-var limitForm = append(form{
+var limitForm = form{
 	{
 		name: "name", required: true, title: "Name", doc: "What clients see in RateLimit headers; unique in its plan.",
 		shape: text(fmt.Sprintf("1 to %d letters, digits, `_`, `-` and `.`", ratelimit.MaxName), fmt.Sprintf("[A-Za-z0-9._-]{1,%d}", ratelimit.MaxName), "minute"),
 	},
 	{
-		name: "requests", required: true, title: "Requests", doc: "How many requests are admitted in any window of the length `per`.",
+		name: "requests", required: true, title: "Requests", doc: "How many requests are admitted in any window of the length `per`, or in each calendar period. Each counts as much as its route's `cost`.",
 		shape: number(1, ratelimit.MaxQuota),
 	},
 	{
-		name: "per", required: true, title: "Window", doc: "Length of the window. Calendar periods (`day`, `month`) are not supported yet.",
-		shape: duration("whole seconds from `1s` to `744h`", "1m", "1h", "24h"),
+		name: "per", required: true, title: "Window", doc: "Length of the window, or the calendar period.",
+		shape: text("whole seconds from `1s` to `744h`, or `day` or `month`", "day|month|"+rxDuration, "1m", "1h", "24h", "month"),
 	},
-}, reserved(judged, "shared", "timezone")...)
+	{
+		name: "timezone", title: "Time zone", doc: "Whose days and months are counted. Only with `per: day` and `per: month`.",
+		standard: "UTC", shape: text("a name of the IANA database", `[A-Za-z0-9_+/-]+`, "Europe/Zurich", "UTC"),
+	},
+	{
+		name: "shared", title: "Shared", doc: "One budget for all keys of the organization, and not one for each key.",
+		standard: "false", shape: boolean(),
+	},
+}
 
 var outageForm = form{
 	{
@@ -121,7 +133,11 @@ var routeForm = slices.Concat(form{
 		name: "space", title: "Space", doc: "Where the request names the space; without `organization`, a space of the key's own organization.",
 		shape: binding(),
 	},
-}, forwardingForm, reserved(judged, "cost"), reserved(refused, "allow_paths", "report_only", "cors"))
+	{
+		name: "cost", title: "Cost", doc: "How much of every limit a request takes, or what header of the answer says so. More than a limit of any plan is an error. Not with `public`.",
+		standard: "1", shape: costShape(),
+	},
+}, forwardingForm, reserved(refused, "allow_paths", "report_only", "cors"))
 
 var publicForm = form{
 	{
@@ -131,6 +147,27 @@ var publicForm = form{
 }
 
 // Form of what is judged and then refused.
-var (
-	costForm = form{{name: "header", required: true}, {name: "reserve", required: true}, {name: "max", required: true}}
-)
+var ()
+
+var costForm = form{
+	{
+		name: "header", required: true, title: "Header", doc: "Header of the upstream's answer that says what the request cost, in whole units.",
+		shape: text("a header name", "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", "X-Cost"),
+	},
+	{
+		name: "reserve", required: true, title: "Reserve", doc: "What a request takes before its cost is known.",
+		shape: cost(),
+	},
+	{
+		name: "max", required: true, title: "Maximum", doc: "The most that a request can come to; what the header says above that counts as this.",
+		shape: cost(),
+	},
+}
+
+func costShape() *shape {
+	s := eitherOf("a number, or a mapping", cost(), object("a mapping", costForm))
+	s.fields, s.inside = costForm, "."
+	return s
+}
+
+func cost() *shape { return number(1, math.MaxInt32) }

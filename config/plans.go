@@ -34,6 +34,13 @@ func (d *decoder) plan(e entry) keys.Plan {
 			plan.MaxKeys = int(n)
 		}
 	}
+	if v, ok := fields["concurrent"]; ok {
+		if n, ok := d.integer(v); ok && (n < 1 || n > ratelimit.MaxConcurrent) {
+			d.fail(v, "is %d; allowed are 1 to %d, or no concurrent for any number", n, ratelimit.MaxConcurrent)
+		} else if ok {
+			plan.Concurrent = n
+		}
+	}
 	if v, ok := fields["outage"]; ok {
 		plan.Outage = d.outage(v)
 	}
@@ -89,43 +96,38 @@ func (d *decoder) limit(v value) (ratelimit.Limit, bool) {
 			try(v, with)
 		}
 	}
-	calendar := false
 	if v, ok := fields["per"]; ok {
-		if calendar = isCalendar(v); calendar {
-			d.fail(v, "is %s, and a calendar period is not supported yet; allowed is a duration such as 24h", quoted(v.node.Value))
-		} else if per, ok := d.duration(v); ok {
-			with := limit
-			with.Per = per
+		with := limit
+		if with.Period, ok = ratelimit.ParsePeriod(v.node.Value); ok {
+			with.Per = 0
+			limit = with
+		} else if with.Per, ok = d.duration(v); ok {
 			try(v, with)
 		}
 	}
 	if v, ok := fields["timezone"]; ok {
-		d.timezone(v, calendar)
+		d.timezone(v, &limit)
 	}
 	if v, ok := fields["shared"]; ok {
-		if _, ok := d.boolean(v); ok {
-			d.unsupported(v)
-		}
+		limit.Shared, _ = d.boolean(v)
 	}
 	return limit, len(d.problems) == before
 }
 
-// isCalendar reports whether per is a calendar period rather than a duration.
-func isCalendar(v value) bool { return v.node.Value == "day" || v.node.Value == "month" }
-
-func (d *decoder) timezone(v value, calendar bool) {
+// timezone sets the zone of a calendar quota.
+func (d *decoder) timezone(v value, limit *ratelimit.Limit) {
 	name, ok := d.text(v)
 	if !ok {
 		return
 	}
-	_, err := time.LoadLocation(name)
+	zone, err := ratelimit.ParseZone(name)
 	switch {
-	case err != nil || name == "Local":
-		d.fail(v, "%s is no time zone; allowed are names such as Europe/Zurich and UTC", quoted(name))
-	case !calendar:
+	case err != nil:
+		d.fail(v, "%s", err)
+	case limit.Period == ratelimit.NoPeriod:
 		d.fail(v, "a time zone is allowed only with per: day or per: month")
 	default:
-		d.unsupported(v)
+		limit.Zone = zone
 	}
 }
 

@@ -62,32 +62,23 @@ func TestBadPolicies(t *testing.T) {
 	}
 }
 
-// The example shows every field there will be; what of it does not work yet is
-// exactly this.
-func TestExampleIsRefusedForWhatIsNotSupportedYet(t *testing.T) {
-	_, err := ParsePolicy("policy.example.yaml", readFile(t, "testdata/policy.example.yaml"))
-	problems, ok := errors.AsType[*Error](err)
-	if !ok {
-		t.Fatal("error is", err)
+// All that the example shows works.
+func TestExampleIsSupported(t *testing.T) {
+	p, err := ParsePolicy("policy.example.yaml", readFile(t, "testdata/policy.example.yaml"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	var got []string
-	for _, p := range problems.Problems {
-		if !strings.Contains(p.Message, "not supported yet") || p.Line == 0 || p.Column == 0 {
-			t.Error(p)
-		}
-		got = append(got, p.Subject)
-	}
-	want := []string{
-		"plans.metered.limits[1].shared", "plans.metered.limits[2].per", "plans.metered.limits[2].timezone",
-		"routes[1].cost",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
+	if len(p.Rules) != 5 || len(p.Upstreams) != 1 {
+		t.Errorf("%d rules, %d upstreams", len(p.Rules), len(p.Upstreams))
 	}
 }
 
 func TestSupportedPolicy(t *testing.T) {
 	p, err := ParsePolicy("supported.yaml", readFile(t, "testdata/supported.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zurich, err := time.LoadLocation("Europe/Zurich")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,9 +88,12 @@ func TestSupportedPolicy(t *testing.T) {
 		"pro":        keys.BuiltinPlans()["pro"],
 		"enterprise": {Name: "enterprise", MaxKeys: keys.Unlimited},
 		"metered": {Name: "metered", MaxKeys: 0, Limits: []ratelimit.Limit{
-			{Name: "burst", Quota: 20, Per: time.Second}, {Name: "day", Quota: 600, Per: 24 * time.Hour},
-		}},
-	}, p.Keys.Plans); diff != "" {
+			{Name: "burst", Quota: 20, Per: time.Second},
+			{Name: "day", Quota: 600, Per: 24 * time.Hour, Shared: true},
+			{Name: "month", Quota: 100000, Period: ratelimit.Month, Zone: zurich},
+			{Name: "utc", Quota: 9000, Period: ratelimit.Day},
+		}, Concurrent: 10},
+	}, p.Keys.Plans, cmp.Comparer(func(a, b *time.Location) bool { return a.String() == b.String() })); diff != "" {
 		t.Errorf("plans (-want +got)\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string][]string{
@@ -147,14 +141,14 @@ func TestSupportedPolicy(t *testing.T) {
 	query.Timeouts.Idle, query.Timeouts.Total = 0, 5*time.Minute
 	want := []route.Rule{
 		{Upstream: "vault", Permissions: []string{"database:read"}, Need: need("database:read"), Forwarding: plain},
-		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read"), Forwarding: query},
+		{Upstream: "vault", Permissions: []string{"query:execute", "database:read"}, Need: need("query:execute", "database:read"), Cost: route.Cost{Reserve: 5}, Forwarding: query},
 		{
 			Upstream: "vault", Permissions: []string{"collections:read"}, Need: need("collections:read"),
 			Organization: &route.Binding{Source: route.FromHeader, Name: "X-Organization"},
 			Space:        &route.Binding{Source: route.FromPath, Name: "space"},
 			Forwarding:   plain,
 		},
-		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}, Forwarding: plain},
+		{Upstream: "vault", Any: true, Organization: &route.Binding{Source: route.FromQuery, Name: "org"}, Cost: route.Cost{Reserve: 5, Max: 20, Header: "X-Cost"}, Forwarding: plain},
 		{Upstream: "vault", Any: true, Space: &route.Binding{Source: route.FromPath, Name: "rest"}, Forwarding: plain},
 		{Upstream: "vault", Public: &route.Budget{Requests: 60, Per: time.Minute}, Forwarding: plain},
 	}

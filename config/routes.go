@@ -93,7 +93,7 @@ func (d *routeDecoder) route(v value) (rule *route.Rule, match value, ok bool) {
 		rule.Space = d.binding(v, rule, ok)
 	}
 	if v, there := fields["cost"]; there {
-		d.cost(v)
+		rule.Cost = d.cost(v)
 	}
 	d.forwarding(fields, rule, ok)
 	return rule, match, ok
@@ -282,45 +282,49 @@ func checkHeader(name string) string {
 
 // cost reads what a request takes from its limits: a number, or what a response
 // header says with a reservation before.
-func (d *routeDecoder) cost(v value) {
-	before := len(d.problems)
+func (d *routeDecoder) cost(v value) route.Cost {
 	if v.node.Kind != yaml.MappingNode {
-		d.units(v)
-		d.later(before, v)
-		return
+		return route.Cost{Reserve: d.units(v)}
 	}
+	var cost route.Cost
 	fields, _ := d.fields(v, costForm)
 	if v, ok := fields["header"]; ok {
 		if name, ok := d.text(v); ok {
 			if problem := checkHeader(name); problem != "" {
 				d.fail(v, "is %s, but %s", quoted(name), problem)
 			}
+			cost.Header = http.CanonicalHeaderKey(name)
 		}
 	}
-	for _, name := range []string{"reserve", "max"} {
-		if v, ok := fields[name]; ok {
-			d.units(v)
+	if v, ok := fields["reserve"]; ok {
+		cost.Reserve = d.units(v)
+	}
+	if v, ok := fields["max"]; ok {
+		if cost.Max = d.units(v); cost.Max > 0 && cost.Max < cost.Reserve {
+			d.fail(v, "is %d, less than the %d that are reserved", cost.Max, cost.Reserve)
 		}
 	}
-	d.later(before, v)
+	return cost
 }
 
-// units reads a cost. A plan with a smaller limit would never admit it.
-func (d *routeDecoder) units(v value) {
+// units reads a cost; 0 if it is wrong. A plan with a smaller limit would never
+// admit it.
+func (d *routeDecoder) units(v value) int64 {
 	n, ok := d.integer(v)
 	if !ok {
-		return
+		return 0
 	}
 	if n < 1 || n > math.MaxInt32 {
 		d.fail(v, "is %d; allowed are 1 to %d", n, math.MaxInt32)
-		return
+		return 0
 	}
 	for _, plan := range slices.Sorted(maps.Keys(d.policy.Plans)) {
 		for _, l := range d.policy.Plans[plan].Limits {
 			if n > l.Quota {
 				d.fail(v, "is %d, which the limit %q of plan %q (%d) would never admit", n, l.Name, plan, l.Quota)
-				return
+				return 0
 			}
 		}
 	}
+	return n
 }

@@ -136,6 +136,7 @@ func TestSchemaTakesGoodPolicies(t *testing.T) {
 // and why.
 var decoderOnly = map[string]string{
 	"implies-cycle.yaml":            "reference",
+	"limit-timezone.yaml":           "reference, and a dependency of fields",
 	"limit-twice.yaml":              "names in a list",
 	"merge-key.yaml":                "an editor merges before it looks",
 	"name-not-text.yaml":            "an editor takes 2024 for a name",
@@ -187,10 +188,11 @@ permissions:
   "a:all": { implies: ["a:*"] }
 roles: { viewer: ["a:read"] }
 plans:
-  gold: { limits: [{ name: minute, requests: 10, per: 1m }], max_keys: 3, outage: { mode: open, keys: 5m } }
+  gold: { limits: [{ name: minute, requests: 10, per: 1m }, { name: month, requests: 10, per: month, timezone: Europe/Zurich, shared: true }], max_keys: 3, concurrent: 4, outage: { mode: open, keys: 5m } }
 routes:
   - { match: "GET /a/{org}/{space}", upstream: api, permission: "a:read", organization: "path:org", space: "path:space" }
-  - { match: "GET /b", permission: ["a:read"] }
+  - { match: "GET /b", permission: ["a:read"], cost: { header: X-Cost, reserve: 5, max: 9 } }
+  - { match: "GET /d", permission: any, cost: 5 }
   - { match: "GET /c", public: { per_address: "60/1m" } }
 `, `
 version: 1

@@ -178,7 +178,7 @@ func binding() *shape {
 }
 
 // forKeys are the fields of a route that a public one cannot have.
-var forKeys = []string{"permission", "organization", "space"}
+var forKeys = []string{"permission", "organization", "space", "cost"}
 
 // accessible is a route that says who may call it: keys, or everybody.
 func accessible(s *shape) *shape {

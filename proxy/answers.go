@@ -147,15 +147,18 @@ func (x *exchange) refused(r *auth.Refusal) *refusal {
 	return out
 }
 
-// limiterFailed answers where the ledger could not be asked: admitting then
+// limiterFailed answers where the limits could not be checked: admitting then
 // would break the promise.
 func (x *exchange) limiterFailed(err error) *refusal {
 	x.cause = err
-	status := http.StatusServiceUnavailable
+	status, wait := http.StatusServiceUnavailable, int64(1)
 	if clientLeft(x.r.Context(), err) {
 		status = statusClientGone
 	}
-	return &refusal{decision: unavailable, retryAfter: 1, problem: problem.Problem{
+	if lost, ok := errors.AsType[*ratelimit.LostError](err); ok {
+		wait = max(1, int64((lost.RetryAfter+time.Second-1)/time.Second))
+	}
+	return &refusal{decision: unavailable, retryAfter: wait, problem: problem.Problem{
 		Status: status, Error: "Temporarily unavailable",
 		Detail: "The rate limit could not be checked at the moment. Try again shortly.",
 	}}
@@ -173,11 +176,11 @@ func (x *exchange) overLimit() *refusal {
 	for i, state := range x.limits.Limits {
 		if state.Violated {
 			names = append(names, state.Name)
-			bounds = append(bounds, requestsPer(state.Quota, x.ask.Limits[i].Per))
+			bounds = append(bounds, bound(state.Quota, &x.ask.Limits[i]))
 			negotiated = negotiated || !x.ofPlan(&x.ask.Limits[i])
 		}
 	}
-	allows, more := fmt.Sprintf("The plan %q allows %s for each key", x.principal.Plan.Name, strings.Join(bounds, " and ")), "a larger plan"
+	allows, more := fmt.Sprintf("The plan %q allows %s", x.principal.Plan.Name, strings.Join(bounds, " and ")), "a larger plan"
 	if negotiated {
 		allows, more = "This API key's limit is "+strings.Join(bounds, " and "), "a higher limit"
 	}
@@ -188,19 +191,38 @@ func (x *exchange) overLimit() *refusal {
 	}}
 }
 
+// bound says what a limit allows, and whom.
+func bound(quota int64, l *ratelimit.Limit) string {
+	whom := "for each key"
+	if l.Shared {
+		whom = "for all keys of the organization together"
+	}
+	return requestsPer(quota, span(l.Terms())) + " " + whom
+}
+
+// span writes what a limit counts in for people: "1 minute", "month (Europe/Zurich)".
+func span(per, zone string) string {
+	if d, err := time.ParseDuration(per); err == nil {
+		return spell(d)
+	}
+	return fmt.Sprintf("calendar %s (%s)", per, zone)
+}
+
 // ofPlan reports whether a limit is the plan's own, and not one that was
 // negotiated for the key or its organization.
 func (x *exchange) ofPlan(l *ratelimit.Limit) bool {
+	per, zone := l.Terms()
 	return slices.ContainsFunc(x.policy.keys.Plans[x.principal.Plan.Name].Limits, func(o ratelimit.Limit) bool {
-		return o.Name == l.Name && o.Quota == l.Quota && o.Per == l.Per
+		oPer, oZone := o.Terms()
+		return o.Name == l.Name && o.Quota == l.Quota && o.Shared == l.Shared && oPer == per && oZone == zone
 	})
 }
 
-func requestsPer(n int64, per time.Duration) string {
+func requestsPer(n int64, per string) string {
 	if n == 1 {
-		return "1 request per " + spell(per)
+		return "1 request per " + per
 	}
-	return fmt.Sprintf("%d requests per %s", n, spell(per))
+	return fmt.Sprintf("%d requests per %s", n, per)
 }
 
 func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
@@ -208,7 +230,7 @@ func (x *exchange) overAddressBudget(retryAfter time.Duration) *refusal {
 	return &refusal{decision: limited, retryAfter: wait, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Rate limit exceeded",
 		Detail: fmt.Sprintf("This route allows %s for each client address, and that is used up. Wait %s before the next request.",
-			requestsPer(int64(x.rule.Public.Requests), x.rule.Public.Per), spell(time.Duration(wait)*time.Second)),
+			requestsPer(int64(x.rule.Public.Requests), spell(x.rule.Public.Per)), spell(time.Duration(wait)*time.Second)),
 		ViolatedPolicies: []string{"address"},
 	}}
 }
@@ -226,6 +248,10 @@ func (x *exchange) noAnswer(status int) *refusal {
 	case http.StatusRequestTimeout:
 		out.problem.Error = "Request timed out"
 		out.problem.Detail = "The body of the request did not arrive in time."
+	case http.StatusServiceUnavailable:
+		out.retryAfter = 1
+		out.problem.Error = "Temporarily unavailable"
+		out.problem.Detail = "The request was cut off: how many of this API key's requests are under way could not be checked for too long. The API may have acted on it all the same."
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -10,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"keygate/auth"
+	"keygate/internal/keys"
 	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
@@ -25,6 +27,7 @@ type exchange struct {
 	reverse httputil.ReverseProxy
 	buf     [256]byte // for header values
 	fields  [24]zap.Field
+	states  [keys.MaxLimits]ratelimit.State // for the decision
 	request
 }
 
@@ -47,6 +50,8 @@ type request struct {
 	call      upstream.Call
 	ask       ratelimit.Ask
 	limits    ratelimit.Decision
+	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
+	cut       context.CancelCauseFunc
 
 	decision decision
 	cause    error  // for the operator, never for the client
@@ -96,6 +101,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
 	x.call.End()
+	x.leave()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {

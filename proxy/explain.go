@@ -37,7 +37,7 @@ type inquiry struct {
 }
 
 func (p *Proxy) inquire(ctx context.Context, q *auth.Question, policy *Policy, known int64) *inquiry {
-	i := &inquiry{exchange: &exchange{proxy: p, request: request{policy: policy, client: q.Client.Unmap().WithZone("")}}}
+	i := &inquiry{exchange: &exchange{proxy: p, request: request{policy: policy, client: q.Client.Unmap().WithZone(""), start: p.now()}}}
 	r, answer := questioned(ctx, q)
 	if answer != nil {
 		i.fail("path", answer, answer.problem.Detail)
@@ -258,7 +258,10 @@ func (i *inquiry) explainLimits(ctx context.Context, known int64) {
 	}
 	i.exchange.limits = limits
 	for n, s := range limits.Limits {
-		i.Limits = append(i.Limits, auth.ExplainedLimit{Name: s.Name, Quota: s.Quota, Per: i.ask.Limits[n].Per, Remaining: s.Remaining, Reset: s.NextUnit})
+		per, zone := i.ask.Limits[n].Terms()
+		i.Limits = append(i.Limits, auth.ExplainedLimit{
+			Name: s.Name, Quota: s.Quota, Per: per, Timezone: zone, Shared: i.ask.Limits[n].Shared, Remaining: s.Remaining, Reset: s.NextUnit,
+		})
 	}
 	if limits.Allowed {
 		i.pass("limit", "%s", limitsDetail(i.Limits)+standIn(i.principal)+degraded(limits))
@@ -277,7 +280,7 @@ func (i *inquiry) explainBudget() {
 		return
 	}
 	left, next := i.rule.budget.Peek(auth.AddressKey(i.client))
-	i.Limits = []auth.ExplainedLimit{{Name: "address", Quota: int64(budget.Requests), Per: budget.Per, Remaining: int64(left), Reset: next}}
+	i.Limits = []auth.ExplainedLimit{{Name: "address", Quota: int64(budget.Requests), Per: short(budget.Per), Remaining: int64(left), Reset: next}}
 	if left > 0 {
 		i.pass("limit", "%s", limitsDetail(i.Limits))
 		return
@@ -291,7 +294,7 @@ func (i *inquiry) explainBudget() {
 // spends none of its limits.
 func (i *inquiry) explainOwnBudget() {
 	left, next := i.proxy.me.budget.Peek(i.principal.Key.ID)
-	i.Limits = []auth.ExplainedLimit{{Name: "me", Quota: meRequests, Per: mePer, Remaining: int64(left), Reset: next}}
+	i.Limits = []auth.ExplainedLimit{{Name: "me", Quota: meRequests, Per: short(mePer), Remaining: int64(left), Reset: next}}
 	if left > 0 {
 		i.pass("limit", "%s It spends none of the plan's limits.", limitsDetail(i.Limits))
 		return

@@ -114,7 +114,7 @@ func TestExplainShowsRuleScopesAndLimits(t *testing.T) {
 			Match: "PUT /org/{org}/{space...}", Upstream: "api", Permissions: []string{"orders:write"}, Organization: "path:org", Space: "query:space",
 		},
 		Required: []string{"orders:write"}, Granted: []string{"orders:read"}, Missing: []string{"orders:write"},
-		Plan: "tiny", Limits: []auth.ExplainedLimit{{Name: "minute", Quota: 3, Per: time.Minute, Remaining: 3}, {Name: "burst", Quota: 2, Per: time.Second, Remaining: 2}},
+		Plan: "tiny", Limits: []auth.ExplainedLimit{{Name: "minute", Quota: 3, Per: "1m", Remaining: 3}, {Name: "burst", Quota: 2, Per: "1s", Remaining: 2}},
 	}
 	e.Checks = nil
 	if diff := cmp.Diff(want, e); diff != "" {

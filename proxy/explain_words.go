@@ -85,7 +85,11 @@ func degraded(d ratelimit.Decision) string {
 func limitsDetail(limits []auth.ExplainedLimit) string {
 	var all []string
 	for _, l := range limits {
-		all = append(all, fmt.Sprintf("%q has %d of %s left", l.Name, l.Remaining, requestsPer(l.Quota, l.Per)))
+		shared := ""
+		if l.Shared {
+			shared = ", which all keys of the organization share,"
+		}
+		all = append(all, fmt.Sprintf("%q%s has %d of %s left", l.Name, shared, l.Remaining, requestsPer(l.Quota, span(l.Per, l.Timezone))))
 	}
 	return "The limit " + strings.Join(all, ", and ") + "."
 }

@@ -119,6 +119,7 @@ func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
 // modifyResponse adds what keygate says about an admitted request.
 func (x *exchange) modifyResponse(res *http.Response) error {
 	x.upstream = x.proxy.now().Sub(x.sent)
+	x.settle(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
 	}
@@ -192,6 +193,8 @@ func (x *exchange) statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case x.call.Body.Late():
 		return http.StatusRequestTimeout
+	case x.wasCutOff():
+		return http.StatusServiceUnavailable
 	case x.r.Context().Err() != nil:
 		return statusClientGone
 	case x.call.Body.Broken():

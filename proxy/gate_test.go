@@ -44,6 +44,7 @@ type gate struct {
 	upstream *upstream
 	ledger   *memory.Ledger
 	broken   *breakable // in front of ledger
+	settling *ratelimit.Settling
 
 	mu  sync.Mutex
 	now time.Time
@@ -147,8 +148,13 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	g.broken = &breakable{Ledger: g.ledger}
 	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, Now: g.clock})
 	g.auth = authenticator
+	g.settling = ratelimit.NewSettling(g.ledger, "rep_test", g.clock)
+	inFlight := ratelimit.NewInFlight(g.broken, 0, "rep_test", g.clock)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go inFlight.Run(ctx)
 	g.proxy = proxy.New(proxy.Options{
-		Auth: authenticator,
+		Auth: authenticator, Settling: g.settling, InFlight: inFlight,
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
@@ -170,6 +176,13 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	t.Cleanup(server.Close)
 	g.url = server.URL
 	return g
+}
+
+// settle has the corrections of costs arrive.
+func (g *gate) settle() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	g.settling.Run(ctx)
 }
 
 func (g *gate) setPolicy(yaml string) {

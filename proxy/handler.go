@@ -21,6 +21,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.answerMe()
 	} else {
 		x.sent = p.now()
+		r = x.r // with an end of its own, perhaps
 		x.prepareCall()
 		x.reverse.ServeHTTP(x, r)
 	}
@@ -133,6 +134,9 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	if answer := x.checkLength(); answer != nil {
 		return answer
 	}
+	if answer := p.board(x, known); answer != nil {
+		return answer
+	}
 	return p.spend(x, known)
 }
 
@@ -152,7 +156,7 @@ func (p *Proxy) spend(x *exchange, known int64) *refusal {
 	}
 	x.askFor(known)
 	var err error
-	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask)
+	x.limits, err = p.limiter.Decide(x.r.Context(), &x.ask, x.states[:])
 	if err != nil {
 		return x.limiterFailed(err)
 	}
@@ -172,8 +176,9 @@ func (x *exchange) askFor(known int64) {
 		Version:      max(key.Version, known),
 		Rules:        x.policy.keys.Rules,
 		Open:         plan.Outage.Open,
-		Limits:       plan.Limits,
-		Cost:         1,
+		Limits:       x.principal.Limits(x.start),
+		Cost:         max(1, x.cost().Reserve),
+		Corrected:    x.cost().Header != "",
 	}
 }
 

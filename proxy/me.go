@@ -111,6 +111,8 @@ type aboutMe struct {
 	Scopes       []string            `json:"scopes"`
 	SpaceScopes  map[string][]string `json:"space_scopes,omitempty"`
 	Limits       []aboutLimit        `json:"limits"`
+	// Concurrent is how many requests may be in flight; left out for any number.
+	Concurrent int64 `json:"concurrent,omitempty"`
 }
 
 type aboutPlace struct {
@@ -120,9 +122,12 @@ type aboutPlace struct {
 
 // aboutLimit has the state only where the ledger told it.
 type aboutLimit struct {
-	Name      string `json:"name"`
-	Requests  int64  `json:"requests"`
+	Name     string `json:"name"`
+	Requests int64  `json:"requests"`
+	// Per is a duration such as 1m, or day or month in a time zone.
 	Per       string `json:"per"`
+	Timezone  string `json:"timezone,omitempty"`
+	Shared    bool   `json:"shared,omitempty"`
 	Remaining *int64 `json:"remaining,omitempty"`
 	// ResetSeconds is how long until Remaining grows; 0 if nothing was spent.
 	ResetSeconds *int64 `json:"reset_seconds,omitempty"`
@@ -150,7 +155,7 @@ func (x *exchange) answerMe() {
 
 func (x *exchange) aboutMe() *aboutMe {
 	p := x.principal
-	about := &aboutMe{Plan: p.Plan.Name, Limits: x.aboutLimits()}
+	about := &aboutMe{Plan: p.Plan.Name, Limits: x.aboutLimits(), Concurrent: p.Plan.Concurrent}
 	k := &about.Key
 	k.ID, k.Name, k.Prefix, k.LastFour = p.Key.ID, p.Key.Name, p.Secret.Prefix, p.Secret.LastFour
 	k.Status = string(keys.Active) // or it would have been refused
@@ -168,7 +173,8 @@ func (x *exchange) aboutMe() *aboutMe {
 func (x *exchange) aboutLimits() []aboutLimit {
 	limits := make([]aboutLimit, len(x.principal.Plan.Limits))
 	for i, l := range x.principal.Plan.Limits {
-		limits[i] = aboutLimit{Name: l.Name, Requests: l.Quota, Per: short(l.Per)}
+		per, zone := l.Terms()
+		limits[i] = aboutLimit{Name: l.Name, Requests: l.Quota, Per: per, Timezone: zone, Shared: l.Shared}
 		if i < len(x.limits.Limits) {
 			remaining, reset := ratelimit.Shown(x.limits, i)
 			limits[i].Remaining, limits[i].ResetSeconds = &remaining, &reset
@@ -179,11 +185,6 @@ func (x *exchange) aboutLimits() []aboutLimit {
 
 // short writes a duration as policy files do: 1m, 24h, 90s.
 func short(d time.Duration) string {
-	s := d.String()
-	for _, zero := range [...]string{"m0s", "h0m"} {
-		if strings.HasSuffix(s, zero) {
-			s = s[:len(s)-2]
-		}
-	}
-	return s
+	per, _ := (&ratelimit.Limit{Per: d}).Terms()
+	return per
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"keygate/internal/keys"
+	"keygate/ratelimit"
 )
 
-// TestStopMark: a change that this replica has not heard of acts with the next
-// limited request, because the ledger knows of it.
+// TestStopMark: a change that this replica has not heard of acts within the life
+// of a lease, because the ledger knows of it.
 func TestStopMark(t *testing.T) {
 	g := newGate(t, gateOptions{})
 	ctx := context.Background()
@@ -30,6 +32,8 @@ func TestStopMark(t *testing.T) {
 	if err := g.ledger.Stop(ctx, k.Organization, k.ID, paused.Version); err != nil {
 		t.Fatal(err)
 	}
+	// A lease may be spent until it ends; no later.
+	g.wait(ratelimit.LeaseTime(time.Minute))
 	if a := g.get("GET", "/any/x", secret); a.StatusCode != 401 || a.problem.Error != "API key is paused" {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
 	}

@@ -17,11 +17,17 @@ import (
 	"keygate/ratelimit"
 )
 
-// Options of a Proxy; all but TrustedProxies and Me are required.
+// Options of a Proxy; all but Settling, InFlight, TrustedProxies and Me are required.
 type Options struct {
 	Auth    *auth.Authenticator
 	Limiter *ratelimit.Limiter
-	Format  keys.Format
+	// Settling corrects what requests were charged once their cost is known; nil:
+	// what was reserved stays.
+	Settling *ratelimit.Settling
+	// InFlight bounds the requests of a key that are under way where its plan does;
+	// nil: it does not.
+	InFlight *ratelimit.InFlight
+	Format   keys.Format
 	// Realm stands in WWW-Authenticate.
 	Realm string
 	// TrustedProxies are believed about the client's address, host and scheme.
@@ -40,6 +46,8 @@ type Options struct {
 type Proxy struct {
 	auth      *auth.Authenticator
 	limiter   *ratelimit.Limiter
+	settling  *ratelimit.Settling
+	inFlight  *ratelimit.InFlight
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
@@ -56,6 +64,8 @@ func New(o Options) *Proxy {
 	p := &Proxy{
 		auth:      o.Auth,
 		limiter:   o.Limiter,
+		settling:  o.Settling,
+		inFlight:  o.InFlight,
 		format:    o.Format,
 		realm:     o.Realm,
 		trusted:   o.TrustedProxies,

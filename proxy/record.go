@@ -113,6 +113,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	overhead prometheus.Histogram
 	exposed  prometheus.Counter
+	badCosts *prometheus.CounterVec
 	series   seriesCache
 }
 
@@ -132,8 +133,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		exposed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keygate_exposed_keys_total", Help: "Requests that carried an API key in the URL.",
 		}),
+		badCosts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keygate_cost_headers_unreadable_total", Help: "Answers whose cost header is missing or no number; what was reserved stays charged.",
+		}, []string{"route"}),
 	}
 	m.forget()
-	r.MustRegister(m.requests, m.duration, m.overhead, m.exposed)
+	r.MustRegister(m.requests, m.duration, m.overhead, m.exposed, m.badCosts)
 	return m
 }

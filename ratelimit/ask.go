@@ -11,10 +11,6 @@ const (
 	MaxSession = 64
 )
 
-// ErrUnsupported marks an ask with a limit that no ledger can count yet. The
-// policy loader refuses such limits, so that a client never meets it.
-var ErrUnsupported = errors.New("kind of limit not supported")
-
 // Validate reports what no ledger can answer. Every ledger calls it before it
 // changes anything: a wrong ask must end in an error, not in a wrong grant.
 func (a *Ask) Validate() error {
@@ -24,8 +20,8 @@ func (a *Ask) Validate() error {
 	if len(a.Limits) == 0 {
 		return errors.New("ask has no limits")
 	}
-	if a.Version < 0 || a.Version > MaxVersion {
-		return fmt.Errorf("ask for version %d of the key; allowed are 0 to %d", a.Version, int64(MaxVersion))
+	if a.Version < 0 || a.Version > MaxVersion || a.Rules < 0 || a.Rules > MaxVersion {
+		return fmt.Errorf("ask for version %d of the key and %d of the policy; allowed are 0 to %d", a.Version, a.Rules, int64(MaxVersion))
 	}
 	if a.Cost < 1 || a.Cost > MaxQuota || a.Take < 0 || a.Take > MaxQuota || a.Want < 0 {
 		return fmt.Errorf("ask for cost %d, take %d, want %d: cost is at least 1, the others at least 0", a.Cost, a.Take, a.Want)
@@ -36,13 +32,45 @@ func (a *Ask) Validate() error {
 	if err := a.validateSession(); err != nil {
 		return err
 	}
-	for i := range a.Limits {
-		if err := a.Limits[i].countable(); err != nil {
+	if a.Limits[0].Concurrent && a.Take > 0 {
+		return fmt.Errorf("limit %q: a request in flight needs a session", a.Limits[0].Name)
+	}
+	return countable(a.Limits)
+}
+
+// Validate reports what no [Settler] can settle.
+func (r *Reservation) Validate(actual int64) error {
+	if r.Organization == "" && r.Key == "" || len(r.Limits) == 0 {
+		return errors.New("reservation names nobody or no limits")
+	}
+	if r.Session == "" || len(r.Session) > MaxSession {
+		return fmt.Errorf("reservation %.20q: its name has 1 to %d bytes", r.Session, MaxSession)
+	}
+	if r.Reserved < 1 || r.Reserved > MaxQuota || r.Seen < 0 || r.Seen > r.Reserved || actual < 0 || actual > MaxQuota || r.At.UnixMicro() <= 0 {
+		return fmt.Errorf("reservation %q: %d reserved at %s, %d seen, %d spent", r.Session, r.Reserved, r.At, r.Seen, actual)
+	}
+	if r.Limits[0].Concurrent {
+		return fmt.Errorf("limit %q: requests in flight are not settled", r.Limits[0].Name)
+	}
+	return countable(r.Limits)
+}
+
+// Ask is the question that finds the budgets of a reservation.
+func (r *Reservation) Ask() Ask {
+	return Ask{Organization: r.Organization, Key: r.Key, Limits: r.Limits, Cost: 1}
+}
+
+func countable(limits []Limit) error {
+	for i := range limits {
+		if err := limits[i].countable(); err != nil {
 			return err
 		}
+		if limits[i].Concurrent != limits[0].Concurrent {
+			return fmt.Errorf("limit %q: requests in flight are asked about by themselves", limits[i].Name)
+		}
 		for j := range i {
-			if a.Limits[j].Name == a.Limits[i].Name {
-				return fmt.Errorf("limit %q: asked twice", a.Limits[i].Name)
+			if limits[j].Name == limits[i].Name {
+				return fmt.Errorf("limit %q: asked twice", limits[i].Name)
 			}
 		}
 	}
@@ -94,13 +122,17 @@ func (a *Ask) validateSession() error {
 // countable is the part of Validate that a ledger's arithmetic rests on; it is
 // run for every request, so that it leaves the name alone.
 func (l *Limit) countable() error {
+	if l.Quota < 1 || l.Quota > MaxQuota || l.Name == "" || len(l.Name) > MaxName || l.Holder == "" ||
+		l.Concurrent && (l.Per != 0 || l.Quota > MaxConcurrent) {
+		return fmt.Errorf("limit %q of %q: %d per %s", l.Name, l.Holder, l.Quota, l.Per)
+	}
 	if l.Concurrent {
-		return fmt.Errorf("limit %q: concurrent requests: %w", l.Name, ErrUnsupported)
+		return nil
 	}
 	if l.Per == 0 {
-		return fmt.Errorf("limit %q: calendar period: %w", l.Name, ErrUnsupported)
+		return l.checkPeriod()
 	}
-	if l.Per < MinWindow || l.Per > MaxWindow || l.Quota < 1 || l.Quota > MaxQuota || l.Name == "" || len(l.Name) > MaxName || l.Holder == "" {
+	if l.Per < MinWindow || l.Per > MaxWindow {
 		return fmt.Errorf("limit %q of %q: %d per %s", l.Name, l.Holder, l.Quota, l.Per)
 	}
 	return nil

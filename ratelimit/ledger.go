@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -24,8 +25,15 @@ func Less2Drift(d time.Duration) time.Duration {
 // fifth of the window and at most two seconds. Tokens that are leased and not
 // spent are missing elsewhere for that long.
 func LeaseTime(per time.Duration) time.Duration {
-	return min(per/5, 2*time.Second)
+	return min(per/5, maxLease)
 }
+
+const maxLease = 2 * time.Second
+
+// ConcurrentLease is τ of a limit on requests in flight: for how long what has
+// begun may go on without word from the ledger. What holds a place of a replica
+// that died is missing elsewhere for that long.
+const ConcurrentLease = 20 * time.Second
 
 // Ledger keeps what was spent. An error means that the back end failed or that
 // an ask is malformed, never "denied". Implementations are safe for concurrent use.
@@ -39,6 +47,42 @@ type Ledger interface {
 	Lease(ctx context.Context, asks []Ask, grants []Grant) error
 	// Peek answers what Lease would for a cost of a.Cost, and spends nothing.
 	Peek(ctx context.Context, a Ask) (Grant, error)
+}
+
+// Settler is a ledger whose charges can be corrected once it is known what a
+// request came to.
+type Settler interface {
+	// Settle makes the charge of r.Reserved one of actual. What was reserved too
+	// much returns to the budgets where the charge itself is still held there,
+	// and within SettleWithin; what was too little is charged from now on, also
+	// beyond the quota, which delays later requests.
+	//
+	// Both numbers are cumulative over the corrections that r.Session names, so
+	// that calls may be lost, repeated and overtake each other. ErrForgotten says
+	// that the ledger does not know the earlier ones: nothing was changed, and
+	// what is not settled yet may be settled under another name.
+	Settle(ctx context.Context, r Reservation, actual int64) error
+}
+
+// SettleWithin is how long after its booking a charge can be corrected
+// downward; a ledger remembers the corrections for as long.
+const SettleWithin = 5 * time.Minute
+
+// ErrForgotten says that a ledger does not know the corrections made before.
+var ErrForgotten = errors.New("earlier corrections are not known to the ledger")
+
+// Reservation is what requests of one key took before their cost was known.
+type Reservation struct {
+	Organization, Key string
+	Limits            []Limit
+	// Session names a series of corrections. It is not the name of a lease.
+	Session string
+	// Reserved is the sum of what was reserved, over the series; Seen is the
+	// largest that the ledger is known to have taken in.
+	Reserved, Seen int64
+	// At is the ledger's time at or before which the earliest of the charges was
+	// made that the ledger is not known to have corrected.
+	At time.Time
 }
 
 // Stopper is a ledger that can be told of a key's change before the replicas
@@ -63,8 +107,14 @@ type Ask struct {
 	Organization string
 	Key          string
 	// Version is the key's: one below its stop mark is answered Stopped. Rules
-	// is the policy's; no ledger looks at it yet.
+	// is the policy's: one below that of the last ask about any of the budgets is
+	// answered Stale, unless Stored has it decided with the limits of that one.
 	Version, Rules int64
+	Stored         bool
+	// Corrected says that the cost is known only later, see [Settler]: the request is
+	// charged at once, by itself, since a correction finds no charge of a unit that
+	// was leased and is not reported yet. Ledgers do not look at it.
+	Corrected bool
 	// Open says that the plan prefers admitting over refusing when the ledger
 	// lost its state.
 	Open   bool
@@ -104,9 +154,12 @@ const (
 	// taken in, and of the grant only Now and Version are set. Whoever asked
 	// reads the key again and, if it still may be used, asks with its version.
 	Stopped
-	// Stale: a replica with a newer policy has used this budget.
+	// Stale: a replica with a newer policy has used this budget. Nothing was
+	// decided or taken in; Version is the number of that policy.
 	Stale
-	// Lost: the ledger may have lost what was spent and waits until it cannot matter.
+	// Lost: the ledger may have lost what was spent, and gives nothing of sliding
+	// limits until it cannot matter any more; RetryAfter of those limits says
+	// when. Reports are taken in all the same.
 	Lost
 )
 
@@ -130,7 +183,8 @@ type Grant struct {
 	// after this answer. A limit is violated if less than Ask.Cost is left
 	// and not all of Take, or nothing of Want, could be given.
 	Limits []State
-	// Version is the lowest that is not stopped, when Status is Stopped.
+	// Version is the lowest that is not stopped, when Status is Stopped, and that
+	// of the policy when it is Stale.
 	Version int64
 	// OthersHold says that other sessions hold unspent tokens, so that a
 	// denial may end before RetryAfter.

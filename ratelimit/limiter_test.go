@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,30 +17,36 @@ import (
 	"keygate/ratelimit/memory"
 )
 
-type clock struct{ t time.Time }
+// clock moves only when told.
+type clock struct{ t atomic.Pointer[time.Time] }
 
-func (c *clock) now() time.Time          { return c.t }
-func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
+func newClock() *clock {
+	c, t := new(clock), time.UnixMicro(1_700_000_000_000_000)
+	c.t.Store(&t)
+	return c
+}
+
+func (c *clock) now() time.Time          { return *c.t.Load() }
+func (c *clock) advance(d time.Duration) { t := c.now().Add(d); c.t.Store(&t) }
 
 // slow is a ledger whose answers take a while and may fail.
 type slow struct {
 	ratelimit.Ledger
 	c     *clock
 	takes []time.Duration // one for each call, the last for all others
-	calls int
+	calls atomic.Int64
 	err   error
 }
 
 func (s *slow) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
-	took := s.takes[min(s.calls, len(s.takes)-1)]
-	s.calls++
+	took := s.takes[min(int(s.calls.Add(1)), len(s.takes))-1]
 	err := s.Ledger.Lease(ctx, asks, grants)
 	s.c.advance(took)
 	return errors.Join(err, s.err)
 }
 
 func newLimiter(takes ...time.Duration) (*ratelimit.Limiter, *slow, *clock) {
-	c := &clock{time.UnixMicro(1_700_000_000_000_000)}
+	c := newClock()
 	s := &slow{Ledger: memory.New(memory.Options{Now: c.now}), c: c, takes: append(takes, 0)}
 	return ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: s, Now: c.now}), s, c
 }
@@ -55,7 +62,7 @@ func asking(limits ...ratelimit.Limit) *ratelimit.Ask {
 func TestDecide(t *testing.T) {
 	l, s, c := newLimiter()
 	ask := asking(limit("minute", 1, time.Minute), limit("hour", 10, time.Hour))
-	d, err := l.Decide(t.Context(), ask)
+	d, err := l.Decide(t.Context(), ask, nil)
 	if err != nil || !d.Allowed || d.RetryAfter != 0 || len(d.Limits) != 2 || d.Limits[0].Name != "minute" || d.Limits[1].Remaining != 9 {
 		t.Fatalf("%+v, %v", d, err)
 	}
@@ -65,7 +72,7 @@ func TestDecide(t *testing.T) {
 	if err != nil || p.Allowed || p.RetryAfter != 59*time.Second+ratelimit.CallTimeout {
 		t.Fatalf("peek: %+v, %v", p, err)
 	}
-	if d, err = l.Decide(t.Context(), ask); err != nil || d.Allowed || d.RetryAfter != p.RetryAfter || !d.Limits[0].Violated || d.Limits[1].Violated {
+	if d, err = l.Decide(t.Context(), ask, nil); err != nil || d.Allowed || d.RetryAfter != p.RetryAfter || !d.Limits[0].Violated || d.Limits[1].Violated {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	if d.Limits[0] == first {
@@ -73,11 +80,11 @@ func TestDecide(t *testing.T) {
 	}
 	ask.Cost = 9
 	ask.Limits = ask.Limits[1:]
-	if d, err = l.Decide(t.Context(), ask); err != nil || !d.Allowed || d.Limits[0].Remaining != 0 {
+	if d, err = l.Decide(t.Context(), ask, nil); err != nil || !d.Allowed || d.Limits[0].Remaining != 0 {
 		t.Fatalf("cost 9 of 9: %+v, %v", d, err)
 	}
-	calls := s.calls
-	if d, err = l.Decide(t.Context(), asking()); err != nil || !d.Allowed || d.Limits != nil || s.calls != calls {
+	calls := s.calls.Load()
+	if d, err = l.Decide(t.Context(), asking(), nil); err != nil || !d.Allowed || d.Limits != nil || s.calls.Load() != calls {
 		t.Fatalf("no limits: %+v, %v", d, err)
 	}
 	if d, err = l.Peek(t.Context(), asking()); err != nil || !d.Allowed {
@@ -102,9 +109,9 @@ func TestLateAnswersAreBurnt(t *testing.T) {
 	} {
 		l, s, _ := newLimiter(c.takes...)
 		ask := asking(limit("minute", 10, time.Minute))
-		d, err := l.Decide(t.Context(), ask)
-		if !errors.Is(err, c.err) || d.Allowed != (c.err == nil) || s.calls != len(c.takes) {
-			t.Errorf("%s: %+v, %v, %d calls", c.name, d, err, s.calls)
+		d, err := l.Decide(t.Context(), ask, nil)
+		if !errors.Is(err, c.err) || d.Allowed != (c.err == nil) || int(s.calls.Load()) != len(c.takes) {
+			t.Errorf("%s: %+v, %v, %d calls", c.name, d, err, s.calls.Load())
 		}
 		p, _ := l.Peek(t.Context(), ask)
 		if p.Limits[0].Remaining != c.left || l.Burnt() != uint64(c.burnt) {
@@ -117,8 +124,8 @@ func TestLateAnswersAreBurnt(t *testing.T) {
 func TestLateDenial(t *testing.T) {
 	l, _, _ := newLimiter(0, time.Second)
 	ask := asking(limit("minute", 1, time.Minute))
-	_, _ = l.Decide(t.Context(), ask)
-	if d, err := l.Decide(t.Context(), ask); err != nil || d.Allowed {
+	_, _ = l.Decide(t.Context(), ask, nil)
+	if d, err := l.Decide(t.Context(), ask, nil); err != nil || d.Allowed {
 		t.Fatalf("%+v, %v", d, err)
 	}
 }
@@ -126,13 +133,13 @@ func TestLateDenial(t *testing.T) {
 func TestDecideFails(t *testing.T) {
 	l, s, _ := newLimiter()
 	s.err = errors.New("connection refused")
-	if d, err := l.Decide(t.Context(), asking(limit("minute", 1, time.Minute))); !errors.Is(err, s.err) || d.Allowed {
+	if d, err := l.Decide(t.Context(), asking(limit("minute", 1, time.Minute)), nil); !errors.Is(err, s.err) || d.Allowed {
 		t.Fatalf("%+v, %v", d, err)
 	}
-	if _, err := l.Decide(t.Context(), asking(limit("month", 1, 0))); !errors.Is(err, ratelimit.ErrUnsupported) {
+	if _, err := l.Decide(t.Context(), asking(limit("month", 1, 0)), nil); err == nil {
 		t.Fatalf("calendar quota: %v", err)
 	}
-	if _, err := l.Peek(t.Context(), asking(limit("month", 1, 0))); !errors.Is(err, ratelimit.ErrUnsupported) {
+	if _, err := l.Peek(t.Context(), asking(limit("month", 1, 0))); err == nil {
 		t.Fatalf("calendar quota: %v", err)
 	}
 }
@@ -157,7 +164,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 			if rapid.IntRange(0, 3).Draw(t, "other") == 0 {
 				ask.Limits = limits[:1] // of a key with fewer limits
 			}
-			d, err := l.Decide(context.Background(), ask)
+			d, err := l.Decide(context.Background(), ask, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +185,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 			} else {
 				c.advance(time.Second)
 			}
-			if d, err = l.Decide(context.Background(), ask); err != nil || !d.Allowed {
+			if d, err = l.Decide(context.Background(), ask, nil); err != nil || !d.Allowed {
 				t.Fatalf("waited %d s and got %+v, %v", after, d, err)
 			}
 		}
@@ -190,7 +197,7 @@ func BenchmarkDecide(b *testing.B) {
 	ask := asking(limit("minute", ratelimit.MaxQuota, time.Minute), limit("hour", ratelimit.MaxQuota, time.Hour))
 	b.ReportAllocs()
 	for b.Loop() {
-		if d, err := l.Decide(context.Background(), ask); err != nil || !d.Allowed {
+		if d, err := l.Decide(context.Background(), ask, nil); err != nil || !d.Allowed {
 			b.Fatal(err)
 		}
 	}
@@ -204,7 +211,7 @@ func TestDecideStopped(t *testing.T) {
 	if err := s.Ledger.(ratelimit.Stopper).Stop(t.Context(), ask.Organization, ask.Key, 3); err != nil {
 		t.Fatal(err)
 	}
-	_, decided := l.Decide(t.Context(), ask)
+	_, decided := l.Decide(t.Context(), ask, nil)
 	_, peeked := l.Peek(t.Context(), ask)
 	for _, err := range []error{decided, peeked} {
 		var stopped *ratelimit.StoppedError
@@ -213,7 +220,7 @@ func TestDecideStopped(t *testing.T) {
 		}
 	}
 	ask.Version = 3
-	if d, err := l.Decide(t.Context(), ask); err != nil || !d.Allowed || d.Limits[0].Remaining != 1 {
+	if d, err := l.Decide(t.Context(), ask, nil); err != nil || !d.Allowed || d.Limits[0].Remaining != 1 {
 		t.Fatalf("%+v, %v", d, err)
 	}
 }
@@ -240,11 +247,11 @@ func (generous) Lease(_ context.Context, asks []ratelimit.Ask, grants []ratelimi
 func TestOutage(t *testing.T) {
 	l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{err: errAway}, Local: generous{}})
 	ask := ratelimit.Ask{Key: "key_1", Limits: []ratelimit.Limit{{Name: "minute", Holder: "key_1", Quota: 1, Per: time.Minute}}}
-	if d, err := l.Decide(t.Context(), &ask); !errors.Is(err, errAway) || d.Allowed {
+	if d, err := l.Decide(t.Context(), &ask, nil); !errors.Is(err, errAway) || d.Allowed {
 		t.Errorf("strict: %+v %v", d, err)
 	}
 	ask.Open = true
-	if d, err := l.Decide(t.Context(), &ask); err != nil || !d.Allowed || d.Degraded != ratelimit.DegradedLocal {
+	if d, err := l.Decide(t.Context(), &ask, nil); err != nil || !d.Allowed || d.Degraded != ratelimit.DegradedLocal {
 		t.Errorf("open: %+v %v", d, err)
 	}
 	if l.Degraded() != 1 {
@@ -261,7 +268,7 @@ func TestLate(t *testing.T) {
 		errAway: 0,
 	} {
 		l := ratelimit.NewLimiter(ratelimit.LimiterOptions{Ledger: failing{err: err}})
-		if _, got := l.Decide(t.Context(), ask); !errors.Is(got, err) || l.Late() != want {
+		if _, got := l.Decide(t.Context(), ask, nil); !errors.Is(got, err) || l.Late() != want {
 			t.Errorf("%v: %v, %d counted as late, want %d", err, got, l.Late(), want)
 		}
 	}

@@ -79,7 +79,7 @@ func TestPeekWhileTheLedgerIsAway(t *testing.T) {
 				t.Fatalf("%+v, %v; want allowed %t", d, err, want)
 			}
 		}
-		if d, err := l.Decide(t.Context(), ask); err != nil || d.Allowed != want {
+		if d, err := l.Decide(t.Context(), ask, nil); err != nil || d.Allowed != want {
 			t.Fatalf("%+v, %v; want allowed %t", d, err, want)
 		}
 	}

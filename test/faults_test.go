@@ -21,7 +21,7 @@ import (
 func TestRefusedStarts(t *testing.T) {
 	t.Parallel()
 	file := written(t, "occupied", "not a directory")
-	policy := written(t, "policy.yaml", "version: 1\nroutes:\n  - { match: \"GET /x\", permission: any, cost: 2 }\n  - { match: \"GET /y\", permission: \"a:b\" }\n")
+	policy := written(t, "policy.yaml", "version: 1\nroutes:\n  - { match: \"GET /x\", permission: any, cost: 0 }\n  - { match: \"GET /y\", permission: \"a:b\" }\n")
 	taken := newUpstream(t, nil).Listener.Addr().String()
 	for _, tt := range []struct {
 		name string

@@ -137,7 +137,7 @@ func (h *handler) registerAccounts() {
 	})
 	register(h, operation{
 		method: http.MethodDelete, path: "/v1/accounts/{id}", id: "delete-account", tag: "Accounts", status: http.StatusNoContent,
-		summary: "Delete an account", detail: "It must own no keys; its grants go with it. Needs keygate:members.",
+		summary: "Delete an account", detail: "It must own no keys; its grants go with it. Where it holds some at an organization that the caller does not see, only an operator deletes it. Needs keygate:members.",
 		errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, func(ctx context.Context, by *call, in *accountPath) (*deleted, error) {
 		return deletion(by, naming(h.Service.DeleteAccount(ctx, by.actor, in.ID), "account", "id", in.ID))

@@ -105,8 +105,8 @@ func (c *Client) ImportKeys(ctx context.Context, in Import) (ImportReport, error
 
 // ExportKeys lists keys in the form of an import; of the options organization
 // and page count.
-func (c *Client) ExportKeys(ctx context.Context, o ListOptions) (Page[ImportedKey], error) {
-	return get[Page[ImportedKey]](ctx, c, "/v1/keys/export", o.query())
+func (c *Client) ExportKeys(ctx context.Context, o ListOptions) (KeyExport, error) {
+	return get[KeyExport](ctx, c, "/v1/keys/export", o.query())
 }
 
 // PauseKey stops a key until it is resumed.

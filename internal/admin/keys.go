@@ -62,8 +62,10 @@ type Overrides struct {
 // OverrideLimit is one limit.
 type OverrideLimit struct {
 	Name     string `json:"name" doc:"1 to 32 lower-case letters, digits, '_' and '-'."`
-	Requests int64  `json:"requests" doc:"So many in any stretch of time as long as per."`
-	Per      string `json:"per" doc:"A duration of whole seconds such as 1m or 24h."`
+	Requests int64  `json:"requests" doc:"So many in any stretch of time as long as per, or in each day or month."`
+	Per      string `json:"per" doc:"A duration of whole seconds such as 1m or 24h, or day or month."`
+	Timezone string `json:"timezone,omitempty" doc:"Of a day or month, such as Europe/Zurich; left out: UTC."`
+	Shared   bool   `json:"shared,omitempty" doc:"One budget for all keys of the organization."`
 }
 
 // NewKey is what a key is made from. Only the name is needed.
@@ -143,7 +145,7 @@ func (h *handler) registerKeys() {
 	})
 	register(h, operation{
 		method: http.MethodPatch, path: "/v1/keys/{id}", id: "edit-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks.",
+		summary: "Edit a key", detail: "Fields that are left out stay as they are. A revoked key cannot be edited, nor the expiry of an expired one: rotate it. Needs keygate:keys-write, and nothing can be given that the caller or the owner lacks. A key that is no operator's puts off neither its own expiry nor allows itself more addresses.",
 		errors: []int{http.StatusNotFound, http.StatusConflict}, bodyExample: exampleKeyEdit, example: exampleKey,
 	}, h.editKey)
 	register(h, operation{
@@ -163,23 +165,18 @@ func (h *handler) answerKey(by *call, k keys.Key, err error, id string) (*body[K
 }
 
 func (h *handler) createKey(ctx context.Context, by *call, in *body[NewKey]) (*body[CreatedKey], error) {
-	n, err := newKey(&in.Body)
-	if err != nil {
-		return nil, err
-	}
-	k, secret, err := h.Service.CreateKey(ctx, by.actor, n)
+	k, secret, err := h.Service.CreateKey(ctx, by.actor, newKey(&in.Body))
 	if err != nil {
 		return nil, err
 	}
 	return &body[CreatedKey]{CreatedKey{Key: shown[Key](h, by, k), Secret: secret}}, nil
 }
 
-func newKey(n *NewKey) (keys.NewKey, error) {
-	o, err := n.Overrides.domain()
+func newKey(n *NewKey) keys.NewKey {
 	return keys.NewKey{
 		Name: n.Name, Description: n.Description, Organization: n.Organization, Space: n.Space, Account: n.Account,
-		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: o, Expires: n.Expires,
-	}, err
+		Permissions: n.Permissions, AllowedCIDRs: n.AllowedCIDRs, Plan: n.Plan, Overrides: n.Overrides.domain(), Expires: n.Expires,
+	}
 }
 
 func (h *handler) listKeys(ctx context.Context, by *call, in *listKeys) (*body[Page[Key]], error) {

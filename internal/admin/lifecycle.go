@@ -17,14 +17,14 @@ type KeyEdit struct {
 	Description  *string    `json:"description,omitempty" nullable:"false"`
 	Permissions  *[]string  `json:"permissions,omitempty" nullable:"false" doc:"All that the key shall have."`
 	AllowedCIDRs *[]string  `json:"allowed_cidrs,omitempty" nullable:"false" doc:"All that may use the key; an empty list: everybody."`
-	Expires      *string    `json:"expires,omitempty" nullable:"false" doc:"As at creation."`
+	Expires      *string    `json:"expires,omitempty" nullable:"false" doc:"As at creation; empty is refused."`
 	Plan         *string    `json:"plan,omitempty" nullable:"false" doc:"An empty text: the organization's. Operators only."`
 	Overrides    *Overrides `json:"overrides,omitempty" nullable:"false" doc:"All of them; an empty object: none. Operators only."`
 }
 
 // Rotation says how a key gets another secret.
 type Rotation struct {
-	Overlap string `json:"overlap,omitempty" doc:"How long the present secret goes on working, such as 24h or 7d, at most 30d. Left out: it stops at once."`
+	Overlap string `json:"overlap,omitempty" doc:"How long the present secret goes on working, such as 24h or 7d, whole seconds, at most 30d. Left out: it stops at once."`
 	Expires string `json:"expires,omitempty" doc:"A new expiry, as at creation. Left out: as it is; an expired key gets the lifetime that it had."`
 }
 
@@ -39,11 +39,7 @@ func (h *handler) editKey(ctx context.Context, by *call, in *editKey) (*body[Key
 		Name: e.Name, Description: e.Description, Permissions: e.Permissions, AllowedCIDRs: e.AllowedCIDRs, Expires: e.Expires, Plan: e.Plan,
 	}
 	if e.Overrides != nil {
-		o, err := e.Overrides.domain()
-		if err != nil {
-			return nil, err
-		}
-		edit.Overrides = &o
+		edit.Overrides = new(e.Overrides.domain())
 	}
 	k, err := h.Service.EditKey(ctx, by.actor, in.ID, edit)
 	return h.answerKey(by, k, err, in.ID)
@@ -120,17 +116,13 @@ func badField(field, value, problem string) error {
 }
 
 // domain turns overrides into those of package keys.
-func (o *Overrides) domain() (keys.Overrides, error) {
+func (o *Overrides) domain() keys.Overrides {
 	if o == nil {
-		return keys.Overrides{}, nil
+		return keys.Overrides{}
 	}
 	out := keys.Overrides{MaxKeys: o.MaxKeys}
-	for i, l := range o.Limits {
-		per, err := time.ParseDuration(l.Per)
-		if err != nil {
-			return out, badField("overrides.limits["+strconv.Itoa(i)+"].per", l.Per, `must be a duration such as "1m" or "24h"`)
-		}
-		out.Add(l.Name, l.Requests, per)
+	for _, l := range o.Limits {
+		out.Add(l.Name, l.Requests, l.Per, l.Timezone, l.Shared)
 	}
-	return out, nil
+	return out
 }

@@ -17,7 +17,9 @@ type ImportedKey struct {
 	Hash      string    `json:"hash" doc:"SHA-256 of the whole key: 64 hex digits, or base64."`
 	Prefix    string    `json:"prefix,omitempty" doc:"What may be shown of its beginning."`
 	LastFour  string    `json:"last_four,omitempty" doc:"What may be shown of its end."`
-	Status    string    `json:"status,omitempty" enum:"active,paused,revoked,expired" doc:"Left out: active. An expired key has the past instant in expires."`
+	Status    string    `json:"status,omitempty" doc:"active, paused, revoked or expired; left out: active. An expired key has the past instant in expires, a revoked one may have it."`
+	Paused    bool      `json:"paused,omitempty" doc:"Of an expired key: it is paused once a rotation has brought it back."`
+	Lifetime  string    `json:"lifetime,omitempty" doc:"How long expires was set for, such as 90d or 12h30m: a rotation of the expired key gives it that anew. Left out: from created_at to expires."`
 	CreatedAt time.Time `json:"created_at,omitzero" doc:"When it was made elsewhere."`
 }
 
@@ -32,6 +34,12 @@ type Form struct {
 type Import struct {
 	Form *Form         `json:"form,omitempty" nullable:"false" doc:"What the keys look like, unless they have this instance's own form: the gate looks for no others."`
 	Keys []ImportedKey `json:"keys" nullable:"false" maxItems:"1000"`
+}
+
+// KeyExport is a page of an export.
+type KeyExport struct {
+	Page[ImportedKey]
+	LeftOut int `json:"left_out,omitempty" doc:"Keys of the instance's operators that were passed over: they belong to no organization, and another instance has its own."`
 }
 
 // ImportReport says what became of each key of an import.
@@ -60,28 +68,25 @@ func (h *handler) registerMigration() {
 	register(h, operation{
 		method: http.MethodPost, path: "/v1/keys/import", id: "import-keys", tag: "Keys", status: http.StatusOK,
 		summary: "Import keys by hash",
-		detail:  "Those who hold the keys go on using them. Each key stands for itself: the report says of each what became of it, and a second import of the same keys changes nothing. Operators only.",
-		errors:  []int{http.StatusConflict}, bodyExample: exampleImport, example: exampleImportReport,
+		detail: "Those who hold the keys go on using them. Each key stands for itself: the report says of each what became of it, and a second import of the same keys changes nothing. " +
+			"Only a body that is not of the described form, with a field of a wrong type or name, is refused as a whole. An account can also be given by a name that only one of the organization's accounts has. Operators only.",
+		errors: []int{http.StatusConflict}, bodyExample: exampleImport, example: exampleImportReport,
 	}, h.importKeys)
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/keys/export", id: "export-keys", tag: "Keys", status: http.StatusOK,
-		summary: "Export keys", detail: "In the form of an import, with the hash of the present secret. Operators only.",
-		errors: []int{http.StatusNotFound}, example: Page[ImportedKey]{Items: []ImportedKey{exampleImportedKey}},
+		summary: "Export keys", detail: "In the form of an import, with the hash of the present secret. Organization and space are named by their slugs, an account by its name, or its id where several have the name or another organization manages it; left out: the organization's account default. " +
+			"Keys of the instance's operators are left out. Operators only.",
+		errors: []int{http.StatusNotFound}, example: KeyExport{Page: Page[ImportedKey]{Items: []ImportedKey{exampleImportedKey}}},
 	}, h.exportKeys)
 }
 
 func (h *handler) importKeys(ctx context.Context, by *call, in *body[Import]) (*body[ImportReport], error) {
 	batch := make([]keys.ImportedKey, len(in.Body.Keys))
-	wrong := make([]error, len(in.Body.Keys))
 	for i := range in.Body.Keys {
 		k := &in.Body.Keys[i]
-		n, err := newKey(&k.NewKey)
-		wrong[i] = err
-		batch[i] = keys.ImportedKey{NewKey: n, Hash: k.Hash, Prefix: k.Prefix, LastFour: k.LastFour, Status: k.Status, CreatedAt: k.CreatedAt}
-	}
-	for i, err := range wrong {
-		if err != nil { // of the overrides, which only operators write by hand
-			return nil, badField("keys["+itoa(i)+"]", "", err.Error())
+		batch[i] = keys.ImportedKey{
+			NewKey: newKey(&k.NewKey), Hash: k.Hash, Prefix: k.Prefix, LastFour: k.LastFour,
+			Status: k.Status, Paused: k.Paused, Lifetime: k.Lifetime, CreatedAt: k.CreatedAt,
 		}
 	}
 	var form *keys.Form
@@ -120,26 +125,34 @@ func importItem(r keys.Imported) ImportItem {
 	return item
 }
 
-func (h *handler) exportKeys(ctx context.Context, by *call, in *exportKeys) (*body[Page[ImportedKey]], error) {
-	now := h.Now()
-	page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.Key, string, error) {
+func (h *handler) exportKeys(ctx context.Context, by *call, in *exportKeys) (*body[KeyExport], error) {
+	now, leftOut := h.Now(), 0
+	page, err := fill(in.PageQuery, func(p keys.Page) ([]keys.ExportedKey, string, error) {
 		found, err := h.Service.ExportKeys(ctx, by.actor, keys.KeyFilter{Organization: in.Organization}, p)
+		leftOut += found.LeftOut
 		return found.Keys, found.Next, err
-	}, func(k *keys.Key) ImportedKey { return exportOf(k, now) })
-	return page, naming(err, "organization", "id or slug", in.Organization)
+	}, func(k *keys.ExportedKey) ImportedKey { return exportOf(k, now) })
+	if err != nil {
+		return nil, naming(err, "organization", "id or slug", in.Organization)
+	}
+	return &body[KeyExport]{KeyExport{Page: page.Body, LeftOut: leftOut}}, nil
 }
 
-func exportOf(k *keys.Key, now time.Time) ImportedKey {
-	shown := keyOf(k, now)
+func exportOf(k *keys.ExportedKey, now time.Time) ImportedKey {
+	shown := keyOf(&k.Key, now)
 	out := ImportedKey{
 		NewKey: NewKey{
-			Name: k.Name, Description: k.Description, Organization: k.Organization, Space: k.Space, Account: k.Account,
+			Name: k.Name, Description: k.Description, Organization: k.OrganizationSlug, Space: k.SpaceSlug, Account: k.Owner,
 			Permissions: shown.Permissions, AllowedCIDRs: shown.AllowedCIDRs, Plan: k.Plan, Overrides: shown.Overrides,
 		},
 		Hash: keys.HashText(k.Secrets[0].Hash), Prefix: shown.Prefix, LastFour: shown.LastFour, Status: shown.Status, CreatedAt: k.CreatedAt,
+		Paused: shown.Status == string(keys.Expired) && !k.PausedAt.IsZero(),
 	}
 	if !k.ExpiresAt.IsZero() {
 		out.Expires = k.ExpiresAt.UTC().Format(time.RFC3339Nano)
+		if k.Lifetime > 0 {
+			out.Lifetime = k.Lifetime.String()
+		}
 	}
 	return out
 }

@@ -34,7 +34,9 @@ type Plan struct {
 	Name    string          `json:"name"`
 	Default bool            `json:"default,omitempty" doc:"Organizations get it for which nobody chose another."`
 	Limits  []OverrideLimit `json:"limits" nullable:"false" doc:"None: unlimited."`
-	MaxKeys *int            `json:"max_keys,omitempty" doc:"Active keys of an organization; left out: unlimited."`
+	// Concurrent is left out where any number may be in flight.
+	Concurrent int64 `json:"concurrent,omitempty" doc:"Requests of one key in flight at the same time; left out: any number."`
+	MaxKeys    *int  `json:"max_keys,omitempty" doc:"Active keys of an organization; left out: unlimited."`
 }
 
 // Items is a list that has one page.
@@ -100,10 +102,8 @@ func (h *handler) registerPolicy() {
 }
 
 func planOf(p keys.Plan, standard bool) Plan {
-	out := Plan{Name: p.Name, Default: standard, Limits: []OverrideLimit{}}
-	for _, l := range p.Limits {
-		out.Limits = append(out.Limits, OverrideLimit{Name: l.Name, Requests: l.Quota, Per: brief(l.Per)})
-	}
+	out := Plan{Name: p.Name, Default: standard, Concurrent: p.Concurrent, Limits: []OverrideLimit{}}
+	out.Limits = append(out.Limits, limitsOf(keys.Overrides{Limits: p.Limits})...)
 	if p.MaxKeys != keys.Unlimited {
 		out.MaxKeys = &p.MaxKeys
 	}

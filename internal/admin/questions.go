@@ -83,7 +83,9 @@ type ExplainedLimit struct {
 	_         struct{} `json:"-" additionalProperties:"true"`
 	Name      string   `json:"name"`
 	Requests  int64    `json:"requests"`
-	Per       string   `json:"per"`
+	Per       string   `json:"per" doc:"A duration such as 1m, or day or month."`
+	Timezone  string   `json:"timezone,omitempty" doc:"Of a day or month."`
+	Shared    bool     `json:"shared,omitempty" doc:"One budget for all keys of the organization."`
 	Remaining int64    `json:"remaining"`
 	Reset     int64    `json:"reset_seconds,omitempty" doc:"Until remaining grows; left out where nothing was spent."`
 }
@@ -219,7 +221,9 @@ func explanationOf(e auth.Explanation) Explanation {
 		out.Checks = append(out.Checks, Check{Name: c.Name, Result: c.Result, Detail: c.Detail})
 	}
 	for _, l := range e.Limits {
-		out.Limits = append(out.Limits, ExplainedLimit{Name: l.Name, Requests: l.Quota, Per: brief(l.Per), Remaining: l.Remaining, Reset: seconds(l.Reset)})
+		out.Limits = append(out.Limits, ExplainedLimit{
+			Name: l.Name, Requests: l.Quota, Per: l.Per, Timezone: l.Timezone, Shared: l.Shared, Remaining: l.Remaining, Reset: seconds(l.Reset),
+		})
 	}
 	return out
 }

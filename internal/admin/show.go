@@ -3,7 +3,6 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"keygate/internal/keys"
 )
@@ -43,19 +42,15 @@ func overridesOf(raw json.RawMessage) *Overrides {
 		return nil // keys with unreadable ones are refused, and the log says why
 	}
 	out := &Overrides{MaxKeys: o.MaxKeys}
-	for _, l := range o.Limits {
-		out.Limits = append(out.Limits, OverrideLimit{Name: l.Name, Requests: l.Quota, Per: brief(l.Per)})
-	}
+	out.Limits = limitsOf(o)
 	return out
 }
 
-// brief writes a duration without units that are zero.
-func brief(d time.Duration) string {
-	switch {
-	case d >= time.Hour && d%time.Hour == 0:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d >= time.Minute && d%time.Minute == 0:
-		return fmt.Sprintf("%dm", d/time.Minute)
+func limitsOf(o keys.Overrides) (out []OverrideLimit) {
+	for i := range o.Limits {
+		l := &o.Limits[i]
+		per, zone := l.Terms()
+		out = append(out, OverrideLimit{Name: l.Name, Requests: l.Quota, Per: per, Timezone: zone, Shared: l.Shared})
 	}
-	return fmt.Sprintf("%ds", d/time.Second)
+	return out
 }

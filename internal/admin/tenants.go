@@ -98,11 +98,7 @@ func (h *handler) registerOrganizations() {
 		detail:  "It gets an account named default with the role owner, which owns keys for which no other account is named. Operators only.",
 		errors:  []int{http.StatusConflict}, bodyExample: exampleNewOrganization, example: exampleOrganization,
 	}, func(ctx context.Context, by *call, in *body[NewOrganization]) (*body[Organization], error) {
-		overrides, err := in.Body.Overrides.domain()
-		if err != nil {
-			return nil, err
-		}
-		o, err := h.Service.CreateOrganization(ctx, by.actor, keys.NewOrganization{Slug: in.Body.Slug, Name: in.Body.Name, Plan: in.Body.Plan, Overrides: overrides})
+		o, err := h.Service.CreateOrganization(ctx, by.actor, keys.NewOrganization{Slug: in.Body.Slug, Name: in.Body.Name, Plan: in.Body.Plan, Overrides: in.Body.Overrides.domain()})
 		return answerOrganization(h, by, o, err, in.Body.Slug)
 	})
 	register(h, operation{
@@ -129,11 +125,7 @@ func (h *handler) registerOrganizations() {
 		e := in.Body
 		edit := keys.OrganizationEdit{Slug: e.Slug, Name: e.Name, Plan: e.Plan}
 		if e.Overrides != nil {
-			overrides, err := e.Overrides.domain()
-			if err != nil {
-				return nil, err
-			}
-			edit.Overrides = &overrides
+			edit.Overrides = new(e.Overrides.domain())
 		}
 		o, err := h.Service.EditOrganization(ctx, by.actor, in.Ref, edit)
 		return answerOrganization(h, by, o, err, in.Ref)

@@ -43,8 +43,8 @@ type codeError struct {
 func (e *codeError) Error() string { return e.text }
 
 // exit reports an error and returns the exit code. It is the one place that
-// maps errors to codes.
-func (a *app) exit(err error) int {
+// maps errors to codes; cmd is the command that failed.
+func (a *app) exit(cmd *cobra.Command, err error) int {
 	var (
 		usage       *usageError
 		code        *codeError
@@ -83,18 +83,18 @@ func (a *app) exit(err error) int {
 		a.say("keygate: the management API at %s cannot be reached: %s\nIs keygate running? If it is elsewhere, set KEYGATE_ADMIN_URL.", unreachable.URL, unreachable.Err)
 		return exitFailure
 	case errors.As(err, &refused):
-		return a.exitRefused(refused)
+		return a.exitRefused(cmd, refused)
 	}
 	a.say("keygate: %s", err)
 	return exitFailure
 }
 
-func (a *app) exitRefused(e *admin.APIError) int {
+func (a *app) exitRefused(cmd *cobra.Command, e *admin.APIError) int {
 	p := e.Problem
 	switch {
 	case len(p.Errors) > 0:
 		for _, f := range p.Errors {
-			a.say("keygate: %s: %s", flagOf(f.Field), f.Detail)
+			a.say("keygate: %s: %s", flagOf(cmd, f.Field), f.Detail)
 		}
 	case p.Error != "" && strings.Contains(strings.ToLower(e.Error()), strings.ToLower(p.Error)): // no need to say it twice
 		a.say("keygate: %s", e)
@@ -118,8 +118,9 @@ func (a *app) exitRefused(e *admin.APIError) int {
 
 var position = regexp.MustCompile(`\[\d+\]$`)
 
-// flagOf names the flag that a field of a request was taken from.
-func flagOf(field string) string {
+// flagOf names the flag that a field of a request was taken from, if the command
+// has it.
+func flagOf(cmd *cobra.Command, field string) string {
 	name := position.ReplaceAllString(field, "")
 	switch {
 	case name == "allowed_cidrs":
@@ -127,8 +128,8 @@ func flagOf(field string) string {
 	case name == "overrides", strings.HasPrefix(name, "overrides.limits"):
 		name = "limit"
 	}
-	name = strings.ReplaceAll(strings.TrimPrefix(name, "overrides."), "_", "-")
-	if name == "" || strings.Contains(name, " ") {
+	name, _, _ = strings.Cut(strings.ReplaceAll(strings.TrimPrefix(name, "overrides."), "_", "-"), ".")
+	if cmd.Flags().Lookup(name) == nil {
 		return field
 	}
 	return "--" + name

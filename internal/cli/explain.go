@@ -179,7 +179,7 @@ func (a *app) printExplanation(n *names, f format, request []string, e admin.Exp
 		fmt.Fprintln(a.stdout)
 		err = printList(a, f, e.Limits, []column[admin.ExplainedLimit]{
 			{"Limit", func(l admin.ExplainedLimit) string { return l.Name }},
-			{"Allows", func(l admin.ExplainedLimit) string { return fmt.Sprintf("%d in %s", l.Requests, l.Per) }},
+			{"Allows", func(l admin.ExplainedLimit) string { return allows(l) }},
 			{"Left", func(l admin.ExplainedLimit) string { return strconv.FormatInt(l.Remaining, 10) }},
 			{"More in", func(l admin.ExplainedLimit) string {
 				if l.Reset == 0 {
@@ -201,6 +201,18 @@ func openAddress(e admin.Explanation) string {
 		}
 	}
 	return ""
+}
+
+// allows says how much a limit admits, in what, and whom.
+func allows(l admin.ExplainedLimit) string {
+	out := fmt.Sprintf("%d in %s", l.Requests, l.Per)
+	if l.Timezone != "" {
+		out = fmt.Sprintf("%d in a %s (%s)", l.Requests, l.Per, l.Timezone)
+	}
+	if l.Shared {
+		out += ", shared"
+	}
+	return out
 }
 
 func explainedRule(show func(*admin.ExplainedRule) string) func(admin.Explanation) string {

@@ -1,13 +1,9 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -15,13 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"keygate/internal/admin"
-)
-
-const (
-	// importBatch is how many keys one request carries; the API takes no more.
-	importBatch = 1000
-	// maxImportLine bounds one line of an import, in bytes.
-	maxImportLine = 1 << 20
 )
 
 // importedLine says what became of one line of an import.
@@ -38,9 +27,11 @@ func (a *app) keysImport() *cobra.Command {
 		Use: "import FILE", Short: "Import keys by their SHA-256, so that their strings stay", Args: arguments("FILE"),
 		Long: `Reads keys from FILE, or from stdin for -: a JSON object on each line, as 'keygate keys export' writes them. Only name and hash
 are needed: {"name": "billing", "hash": "<SHA-256 of the whole key in hex or base64>", "organization": "acme"}. Other fields are
-those of a key, and prefix, last_four, status (active, paused, revoked, expired) and created_at.
+those of a key, and prefix, last_four, status (active, paused, revoked, expired), paused, lifetime and created_at. An account is
+given by id, or by a name that only one of the organization's accounts has.
 Each line stands for itself and the report says what became of it. A key that is there already is refused, so that an import
-can be run again. Keys that do not look like this instance's need --form, or the gate does not look for them. Operators only.
+can be run again. Keys that do not look like this instance's need --form, or the gate does not look for them: an export does not hold the forms
+that were declared where it was made. Operators only.
 Exit code 0: all lines were imported; 4: some were refused.`,
 		Example: `  keygate keys import keys.jsonl
   printf '{"name":"billing","hash":"%s"}\n' "$(printf %s "$OLD_KEY" | sha256sum | cut -d' ' -f1)" | keygate keys import - --form sk_live_:32-64`,
@@ -110,76 +101,6 @@ func (a *app) reportImport(f format, report []importedLine, failure error) error
 	return allowed(failed == 0)
 }
 
-// importLines imports in batches and returns what became of each line.
-func importLines(ctx context.Context, c *admin.Client, form *admin.Form, in io.Reader, done func(lines int)) ([]importedLine, error) {
-	report := []importedLine{}
-	scanner := bufio.NewScanner(in)
-	scanner.Buffer(nil, maxImportLine)
-	batch := admin.Import{Form: form}
-	var waiting []int // which of the report the batch's keys are
-	flush := func() error {
-		if len(batch.Keys) == 0 {
-			return nil
-		}
-		answer, err := c.ImportKeys(ctx, batch)
-		if err == nil && len(answer.Items) != len(batch.Keys) {
-			err = fmt.Errorf("the answer is about %d keys and %d were sent", len(answer.Items), len(batch.Keys))
-		}
-		if err != nil {
-			report = report[:waiting[0]]
-			return err
-		}
-		for i, item := range answer.Items {
-			l := &report[waiting[i]]
-			l.ID, l.Detail = item.ID, importDetail(item)
-		}
-		batch.Keys, waiting = batch.Keys[:0], waiting[:0]
-		done(report[len(report)-1].Line)
-		return nil
-	}
-	line := 0
-	for scanner.Scan() {
-		line++
-		text := bytes.TrimSpace(scanner.Bytes())
-		if len(text) == 0 {
-			continue
-		}
-		k, err := readImport(text)
-		l := importedLine{Line: line, Name: k.Name}
-		if err != nil {
-			l.Detail = err.Error()
-		} else {
-			batch.Keys, waiting = append(batch.Keys, k), append(waiting, len(report))
-		}
-		report = append(report, l)
-		if len(batch.Keys) == importBatch {
-			if err := flush(); err != nil {
-				return report, err
-			}
-		}
-	}
-	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
-		err = errors.Join(flush(), fmt.Errorf("line %d is longer than %d bytes", line+1, maxImportLine))
-		return report, err
-	} else if err != nil {
-		return report, errors.Join(flush(), err)
-	}
-	return report, flush()
-}
-
-func readImport(text []byte) (admin.ImportedKey, error) {
-	var k admin.ImportedKey
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&k); err != nil {
-		return admin.ImportedKey{}, errors.New("is not a key in JSON: " + strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if d.More() {
-		return admin.ImportedKey{}, errors.New("has more than one JSON object")
-	}
-	return k, nil
-}
-
 // importDetail says what was wrong, with the fields where it was these.
 func importDetail(item admin.ImportItem) string {
 	if len(item.Errors) == 0 {
@@ -219,7 +140,10 @@ func (a *app) keysExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export", Short: "Write keys with their hashes, as 'keys import' reads them", Args: arguments(),
 		Long: `Writes a JSON object on each line for each key, newest first, with the SHA-256 of its present secret; secrets themselves are
-stored nowhere. Last use, a former secret in its overlap and history are not part of it. Operators only.`,
+stored nowhere. Last use, a former secret in its overlap and history are not part of it.
+For another instance organization and space are named by their slugs, an account by its name, or its id where several have the
+name or another organization manages it, and the organization's account default is left out: all of them must exist there.
+Keys of the instance's operators are left out. Operators only.`,
 		Example: "  keygate keys export > keys.jsonl\n  keygate keys export --organization acme > acme.jsonl",
 	}
 	a.organizationFlag(cmd, &o.Organization, "only keys of this organization, by id or slug")
@@ -230,13 +154,20 @@ stored nowhere. Last use, a former secret in its overlap and history are not par
 		}
 		out := json.NewEncoder(a.stdout)
 		out.SetEscapeHTML(false)
-		progress, n := a.progress(), 0
-		err = admin.Each(cmd.Context(), o, c.ExportKeys, func(k admin.ImportedKey) error {
+		progress, n, leftOut := a.progress(), 0, 0
+		err = admin.Each(cmd.Context(), o, func(ctx context.Context, o admin.ListOptions) (admin.Page[admin.ImportedKey], error) {
+			export, err := c.ExportKeys(ctx, o)
+			leftOut += export.LeftOut
+			return export.Page, err
+		}, func(k admin.ImportedKey) error {
 			n++
 			progress.report(fmt.Sprintf("%d keys", n), 0, 0)
 			return out.Encode(k)
 		})
 		progress.clear()
+		if leftOut > 0 {
+			a.say("%s of the instance's operators left out: they belong to no organization, and another instance has its own.", counted(int64(leftOut), "key"))
+		}
 		return err
 	}
 	return cmd

@@ -41,16 +41,26 @@ func parseOverrides(cmd *cobra.Command, limits []string, maxKeys string) (*admin
 	return out, nil
 }
 
-// parseLimit reads NAME=REQUESTS/PER.
+// shared ends a limit that all keys of an organization draw on.
+const shared = ":shared"
+
+// parseLimit reads NAME=REQUESTS/PER[@ZONE][:shared].
 func parseLimit(s string) (admin.OverrideLimit, error) {
-	name, rest, found := strings.Cut(s, "=")
+	text, isShared := strings.CutSuffix(s, shared)
+	name, rest, found := strings.Cut(text, "=")
 	requests, per, divided := strings.Cut(rest, "/")
 	n, err := strconv.ParseInt(requests, 10, 64)
-	d, ok := parseAge(per)
-	if !found || !divided || name == "" || err != nil || !ok {
-		return admin.OverrideLimit{}, fmt.Errorf("%s is not NAME=REQUESTS/PER, such as minute=5000/1m", quote(s))
+	per, zone, zoned := strings.Cut(per, "@")
+	calendar := per == "day" || per == "month"
+	if d, ok := parseAge(per); ok {
+		per = d.String()
+	} else if !calendar {
+		divided = false
 	}
-	return admin.OverrideLimit{Name: name, Requests: n, Per: d.String()}, nil
+	if !found || !divided || name == "" || err != nil || zoned && (!calendar || zone == "") {
+		return admin.OverrideLimit{}, fmt.Errorf("%s is not NAME=REQUESTS/PER, such as minute=5000/1m, month=100000/month@Europe/Zurich or minute=5000/1m%s", quote(s), shared)
+	}
+	return admin.OverrideLimit{Name: name, Requests: n, Per: per, Timezone: zone, Shared: isShared}, nil
 }
 
 // parseAge reads a duration in Go's form, or whole days.
@@ -71,6 +81,12 @@ func shownLimits(o *admin.Overrides) string {
 	out := make([]string, len(o.Limits))
 	for i, l := range o.Limits {
 		out[i] = fmt.Sprintf("%s=%d/%s", l.Name, l.Requests, l.Per)
+		if l.Timezone != "" {
+			out[i] += "@" + l.Timezone
+		}
+		if l.Shared {
+			out[i] += shared
+		}
 	}
 	return strings.Join(out, ", ")
 }

@@ -50,6 +50,12 @@ func (a *app) plansCommand() *cobra.Command {
 				}
 				return shownLimits(&admin.Overrides{Limits: p.Limits})
 			}},
+			{"In flight", func(p admin.Plan) string {
+				if p.Concurrent == 0 {
+					return "any"
+				}
+				return strconv.FormatInt(p.Concurrent, 10)
+			}},
 			{"Max keys", func(p admin.Plan) string {
 				if p.MaxKeys == nil {
 					return "unlimited"

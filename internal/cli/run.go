@@ -39,9 +39,9 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // for nil cobra would take those of the process
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	confirmed := a.reportReplicas()
-	if code := a.exit(err); code != exitOK || confirmed {
+	if code := a.exit(cmd, err); code != exitOK || confirmed {
 		return code
 	}
 	return exitFailure

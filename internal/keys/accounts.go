@@ -143,7 +143,9 @@ func (s *Service) EditAccount(ctx context.Context, by Actor, id string, edit Acc
 	})
 }
 
-// DeleteAccount removes an account that owns no keys, with its grants.
+// DeleteAccount removes an account that owns no keys, with its grants. What it
+// holds at another organization is that one's, where the audit log tells of it:
+// only an operator takes it away in passing.
 func (s *Service) DeleteAccount(ctx context.Context, by Actor, id string) error {
 	_, err := s.changeAccount(ctx, by, id, func(m Member) (Member, error) {
 		a, now := m.Account, s.instant()
@@ -155,10 +157,24 @@ func (s *Service) DeleteAccount(ctx context.Context, by Actor, id string) error 
 				return m, err
 			}
 		}
-		return m, s.apply(ctx, by, Mutation{
-			At: now, DeleteAccounts: []Account{a},
-			Audit: []AuditEntry{s.audit(by, now, "account.delete", KindAccount, id, a.Organization, accountView(a, m.Grants...), nil)},
-		}, nil)
+		all, err := s.store.Grants(ctx, id) // of the version that is deleted: grants move it
+		if err != nil {
+			return m, err
+		}
+		change := Mutation{At: now, DeleteAccounts: []Account{a}}
+		var own []Grant
+		for _, g := range all {
+			if g.Organization == a.Organization {
+				own = append(own, g)
+				continue
+			}
+			if !by.Sees(g.Organization) {
+				return m, &ConflictError{"the account holds something elsewhere, which is not yours to take: take its grants here away, or ask an operator to delete it"}
+			}
+			change.Audit = append(change.Audit, s.audit(by, now, "grant.remove", KindAccount, id, g.Organization, grantView(g), nil))
+		}
+		change.Audit = append(change.Audit, s.audit(by, now, "account.delete", KindAccount, id, a.Organization, accountView(a, own...), nil))
+		return m, s.apply(ctx, by, change, nil)
 	})
 	return err
 }

@@ -79,7 +79,11 @@ func (s *Service) draft(ctx context.Context, by Actor, c *check, in NewKey, now 
 	if err := by.require(k.Organization, k.Space, PermissionKeysWrite); err != nil {
 		return k, owner, err
 	}
-	if err := s.terms(by, c, &k, owner.organization, in.Plan != "", !in.Overrides.IsZero()); err != nil {
+	var negotiated *Overrides
+	if !in.Overrides.IsZero() {
+		negotiated = &in.Overrides
+	}
+	if err := s.terms(by, c, &k, owner.organization, in.Plan != "", negotiated); err != nil {
 		return k, owner, err
 	}
 	c.permissions("permissions", k, owner.grants, policy)
@@ -93,8 +97,8 @@ func (s *Service) draft(ctx context.Context, by Actor, c *check, in NewKey, now 
 }
 
 // terms checks what operators alone set: a key's own plan and overrides.
-func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan, overrides bool) error {
-	if !plan && !overrides {
+func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan bool, overrides *Overrides) error {
+	if !plan && overrides == nil {
 		return nil
 	}
 	if err := by.operator("set a key's plan and overrides"); err != nil {
@@ -108,14 +112,14 @@ func (s *Service) terms(by Actor, c *check, k *Key, o Organization, plan, overri
 		c.add("plan", k.Plan, "a key of the instance's operators belongs to no organization and has no plan")
 		return nil
 	}
-	if overrides {
-		own, err := ParseOverrides(k.Overrides)
-		if err != nil {
-			c.add("overrides", "", "%s", err)
-			return nil
-		}
-		if own.MaxKeys != nil {
+	if overrides != nil {
+		wrong := len(c.fields)
+		c.ownOverrides("overrides.", *overrides)
+		if overrides.MaxKeys != nil {
 			c.add("overrides.max_keys", "", "belongs to organizations; a key has none")
+		}
+		if len(c.fields) > wrong {
+			return nil
 		}
 	} else {
 		field = "plan" // does not go with what was negotiated before

@@ -50,8 +50,39 @@ func (s *Service) EditKey(ctx context.Context, by Actor, id string, edit KeyEdit
 		if err := s.checkEdit(ctx, by, &c, before, k, edit); err != nil {
 			return false, err
 		}
-		return !sameKey(before, *k), c.err()
+		if err := c.err(); err != nil {
+			return false, err
+		}
+		return !sameKey(before, *k), staysWithin(by, before, *k)
 	})
+}
+
+// staysWithin keeps a key from undoing what bounds it: who took it from its owner
+// would else go on using it for ever, and from anywhere. Another key of the
+// organization can, and an operator.
+func staysWithin(by Actor, before, k Key) error {
+	if by.Operator || by.Key != k.ID {
+		return nil
+	}
+	var fields []FieldError
+	if !before.ExpiresAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(before.ExpiresAt)) {
+		fields = append(fields, FieldError{Field: "expires", Problem: "an API key cannot put off its own end: let another key of the organization do it"})
+	}
+	narrower := func(n netip.Prefix) bool {
+		return slices.ContainsFunc(before.AllowedCIDRs, func(o netip.Prefix) bool { return o.Bits() <= n.Bits() && o.Overlaps(n) })
+	}
+	wider := len(k.AllowedCIDRs) == 0 || !allOf(k.AllowedCIDRs, narrower)
+	if len(before.AllowedCIDRs) > 0 && wider {
+		fields = append(fields, FieldError{Field: "allowed_cidrs", Problem: "an API key cannot be used from more addresses by its own doing: let another key of the organization allow them"})
+	}
+	if fields == nil {
+		return nil
+	}
+	return &ForbiddenError{Fields: fields, Detail: fields[0].Problem}
+}
+
+func allOf[T any](list []T, is func(T) bool) bool {
+	return !slices.ContainsFunc(list, func(x T) bool { return !is(x) })
 }
 
 func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key, k *Key, edit KeyEdit) error {
@@ -62,7 +93,7 @@ func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key,
 			return err
 		}
 	}
-	if err := s.terms(by, c, k, o, edit.Plan != nil, edit.Overrides != nil); err != nil || edit.Permissions == nil {
+	if err := s.terms(by, c, k, o, edit.Plan != nil, edit.Overrides); err != nil || edit.Permissions == nil {
 		return err
 	}
 	grants, err := s.store.Grants(ctx, k.Account)
@@ -78,6 +109,10 @@ func (s *Service) checkEdit(ctx context.Context, by Actor, c *check, before Key,
 
 // expiry sets when a key ends.
 func (c *check) expiry(k *Key, expires string, now time.Time) {
+	if expires == "" { // as from a variable that is not set
+		c.add("expires", "", `is empty: leave it out, or say "never"`)
+		return
+	}
 	at, err := ParseExpiry(expires, now)
 	if err != nil {
 		c.add("expires", expires, "%s", err)

@@ -32,6 +32,21 @@ func ParseExpiry(s string, now time.Time) (time.Time, error) {
 	return at.Truncate(time.Microsecond), nil
 }
 
+// ParseLifetime reads how long an expiry was set for: a number of days ("30d"),
+// or a duration in Go's form ("12h30m").
+func ParseLifetime(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if d = d.Truncate(time.Microsecond); err != nil || d <= 0 {
+		return 0, errors.New(`must be days such as "90d", or a duration such as "12h30m"`)
+	}
+	return d, nil
+}
+
 func parseExpiry(s string, now time.Time) (time.Time, error) {
 	if n, err := strconv.Atoi(strings.TrimRight(s, "dy")); err == nil && n > 0 && len(s) == len(strconv.Itoa(n))+1 {
 		switch {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -26,8 +25,13 @@ type ImportedKey struct {
 	// Prefix and LastFour are what may be shown of the key.
 	Prefix, LastFour string
 	// Status is "active", "paused", "revoked" or "expired"; empty: active. Only
-	// an expired key may have an expiry that is past.
+	// an expired and a revoked key may have an expiry that is past.
 	Status string
+	// Paused is for an expired key, which is paused once it was brought back.
+	Paused bool
+	// Lifetime is how long Expires was set for, in the form of ParseLifetime;
+	// empty: from CreatedAt on.
+	Lifetime string
 	// CreatedAt is when it was made elsewhere; zero: now.
 	CreatedAt time.Time
 }
@@ -56,12 +60,12 @@ func (s *Service) ImportKeys(ctx context.Context, by Actor, form *Form, in []Imp
 			return nil, err
 		}
 	}
-	whole := by
+	whole, accounts := by, accountNames{}
 	by.Remember = nil // a part is not the answer
 	out := make([]Imported, len(in))
 	var chunk []draftKey
 	for i := range in {
-		k, o, err := s.draftImport(ctx, by, in[i])
+		k, o, err := s.draftImport(ctx, by, accounts, in[i])
 		if err != nil {
 			if !refusal(err) {
 				return out, err
@@ -137,9 +141,12 @@ func refusal(err error) bool {
 		errors.Is(err, ErrNotFound)
 }
 
-func (s *Service) draftImport(ctx context.Context, by Actor, in ImportedKey) (Key, Organization, error) {
+func (s *Service) draftImport(ctx context.Context, by Actor, accounts accountNames, in ImportedKey) (Key, Organization, error) {
 	now := s.instant()
 	var c check
+	if err := s.namedAccount(ctx, by, accounts, &in.NewKey); err != nil {
+		return Key{}, Organization{}, err
+	}
 	k, owner, err := s.draft(ctx, by, &c, in.NewKey, now)
 	if err != nil {
 		return k, owner.organization, err
@@ -165,29 +172,51 @@ func (s *Service) draftImport(ctx context.Context, by Actor, in ImportedKey) (Ke
 }
 
 func (c *check) importedStatus(k *Key, in ImportedKey, now time.Time) {
-	switch Status(in.Status) {
-	case "", Active:
+	switch status := Status(in.Status); status {
+	case "", Expired:
+	case Active:
+		if in.Paused {
+			c.add("paused", "true", "contradicts the status active")
+		}
 	case Paused:
 		k.PausedAt = now
 	case Revoked:
 		k.RevokedAt = now
-	case Expired:
-		at, err := time.Parse(time.RFC3339, in.Expires)
-		if err != nil || at.After(now) || at.Year() < 1971 {
-			c.add("expires", in.Expires, "must be the past instant, as in RFC 3339, at which the key expired")
-			return
-		}
-		k.ExpiresAt = at.UTC().Truncate(time.Microsecond)
-		k.Lifetime = max(k.ExpiresAt.Sub(k.CreatedAt), 0)
-		return
 	default:
 		c.add("status", in.Status, "must be active, paused, revoked or expired")
 	}
-	at, err := ParseExpiry(in.Expires, now)
-	if err != nil {
-		c.add("expires", in.Expires, "%s", err)
+	if in.Paused {
+		k.PausedAt = now
 	}
-	k.ExpiresAt, k.Lifetime = at, lifetime(at, now)
+	c.importedExpiry(k, in, now)
+}
+
+// importedExpiry reads when a key ends or ended, and how long it was to live: a
+// rotation gives it that anew.
+func (c *check) importedExpiry(k *Key, in ImportedKey, now time.Time) {
+	at, err := time.Parse(time.RFC3339, in.Expires)
+	past := err == nil && !at.After(now) && at.Year() >= 1971
+	switch status := Status(in.Status); {
+	case past && (status == Expired || status == Revoked):
+		k.ExpiresAt = at.UTC().Truncate(time.Microsecond)
+	case status == Expired:
+		c.add("expires", in.Expires, "must be the past instant, as in RFC 3339, at which the key expired")
+		return
+	default:
+		if k.ExpiresAt, err = ParseExpiry(in.Expires, now); err != nil {
+			c.add("expires", in.Expires, "%s", err)
+			return
+		}
+	}
+	k.Lifetime = max(lifetime(k.ExpiresAt, k.CreatedAt), 0)
+	if in.Lifetime == "" {
+		return
+	}
+	if k.Lifetime, err = ParseLifetime(in.Lifetime); err != nil {
+		c.add("lifetime", in.Lifetime, "%s", err)
+	} else if k.ExpiresAt.IsZero() {
+		c.add("lifetime", in.Lifetime, "belongs to expires, which is missing")
+	}
 }
 
 // shown bounds what is kept of a foreign key to be shown.
@@ -203,9 +232,12 @@ func ParseHash(s string) (h Hash, err error) {
 	if len(s) == hex.EncodedLen(len(h)) {
 		b, err = hex.DecodeString(s)
 	} else {
-		trimmed := strings.TrimRight(s, "=")
-		if b, err = base64.RawStdEncoding.DecodeString(trimmed); err != nil {
-			b, err = base64.RawURLEncoding.DecodeString(trimmed)
+		padding := base64.StdPadding
+		if len(s) == base64.RawStdEncoding.EncodedLen(len(h)) {
+			padding = base64.NoPadding
+		}
+		if b, err = base64.StdEncoding.WithPadding(padding).Strict().DecodeString(s); err != nil {
+			b, err = base64.URLEncoding.WithPadding(padding).Strict().DecodeString(s)
 		}
 	}
 	if err != nil || len(b) != len(h) {
@@ -252,16 +284,3 @@ func (s *Service) declareForm(ctx context.Context, by Actor, f Form) error {
 	}
 	return err
 }
-
-// ExportKeys lists keys with the hashes of their present secrets, for a backup
-// or another instance: operators only, for a weak key that was imported could
-// be found from its hash.
-func (s *Service) ExportKeys(ctx context.Context, by Actor, f KeyFilter, page Page) (KeyPage, error) {
-	if err := by.operator("export keys"); err != nil {
-		return KeyPage{}, err
-	}
-	return s.Keys(ctx, by, f, page)
-}
-
-// HashText is how an export writes a hash.
-func HashText(h Hash) string { return fmt.Sprintf("%x", h[:]) }

@@ -31,7 +31,11 @@ func (s *Service) ResumeKey(ctx context.Context, by Actor, id string) (Key, erro
 			k.PausedAt = time.Time{}
 			return true, nil
 		default:
-			return false, &StateError{Operation: "resumed", Status: string(status), Remedy: "create a new one"}
+			remedy := "create a new one"
+			if status == Expired {
+				remedy = "rotate it, which brings it back to life with a new secret"
+			}
+			return false, &StateError{Operation: "resumed", Status: string(status), Remedy: remedy}
 		}
 	})
 }

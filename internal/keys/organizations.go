@@ -211,17 +211,6 @@ func (s *Service) organization(ctx context.Context, by Actor, field, ref string)
 	return o, err
 }
 
-// overrides checks what an operator negotiated, together with the plan.
-func (c *check) overrides(field string, o Overrides, plan Plan) {
-	if err := o.Validate(); err != nil {
-		c.add(field, "", "%s", err)
-		return
-	}
-	if err := plan.With(o).Validate(); err != nil {
-		c.add(field, "", "with the plan %s it %s", plan.Name, err)
-	}
-}
-
 func set[T any](to *T, value *T) {
 	if value != nil {
 		*to = *value

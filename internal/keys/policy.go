@@ -26,6 +26,8 @@ type Plan struct {
 	Name string
 	// Limits hold together: a request must fit all. None: unlimited.
 	Limits []ratelimit.Limit
+	// Concurrent is how many requests of one key may be in flight; 0: any number.
+	Concurrent int64
 	// MaxKeys is the number of active keys; Unlimited if the policy says none.
 	MaxKeys int
 	Outage  Outage
@@ -72,11 +74,15 @@ func BuiltinRoles() map[string][]string {
 	return map[string][]string{RoleOwner: {PermissionAdmin}}
 }
 
-// LimitsOf returns the plan's limits with their holder: the key.
-func (p Plan) LimitsOf(key string) []ratelimit.Limit {
+// LimitsOf returns the plan's limits with their holder: the key, or where a limit
+// is shared its organization.
+func (p Plan) LimitsOf(organization, key string) []ratelimit.Limit {
 	limits := slices.Clone(p.Limits)
 	for i := range limits {
 		limits[i].Holder = key
+		if limits[i].Shared {
+			limits[i].Holder = organization
+		}
 	}
 	return limits
 }
@@ -88,6 +94,9 @@ func (p Plan) Validate() error {
 	}
 	if p.MaxKeys < Unlimited {
 		return fmt.Errorf("max_keys is %d; allowed are 0 and above, or no max_keys for unlimited", p.MaxKeys)
+	}
+	if p.Concurrent < 0 {
+		return fmt.Errorf("concurrent is %d; allowed are 1 and above, or no concurrent for any number", p.Concurrent)
 	}
 	for i, l := range p.Limits {
 		if err := l.Validate(); err != nil {

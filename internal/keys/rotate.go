@@ -10,8 +10,9 @@ const (
 	// MaxOverlap is the longest that a former secret goes on working.
 	MaxOverlap = 30 * 24 * time.Hour
 	// maxSecrets is how many secrets of a key are remembered: the present one,
-	// one in its overlap, and the last that ended, which are known as such.
-	maxSecrets = 4
+	// one in its overlap, and the last that ended, which are known as such: a
+	// client that kept one is told that it was revoked, not that it is invalid.
+	maxSecrets = 12
 )
 
 // Rotation says how a key gets another secret.
@@ -29,7 +30,7 @@ type Rotation struct {
 func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation) (Key, string, error) {
 	secret := s.format.Generate()
 	k, err := s.changeKey(ctx, by, id, "key.rotate", func(k *Key, now time.Time) (bool, error) {
-		status := k.Status(now)
+		status, before := k.Status(now), *k
 		if status == Revoked {
 			return false, &StateError{Operation: "rotated", Status: string(status), Remedy: "create a new one"}
 		}
@@ -37,8 +38,8 @@ func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation
 			return false, err
 		}
 		var c check
-		if r.Overlap < 0 || r.Overlap > MaxOverlap {
-			c.add("overlap", r.Overlap.String(), "must lie between 0 and %d days", MaxOverlap/(24*time.Hour))
+		if r.Overlap < 0 || r.Overlap > MaxOverlap || r.Overlap%time.Second != 0 {
+			c.add("overlap", r.Overlap.String(), "must be whole seconds, from 0 to %d days", MaxOverlap/(24*time.Hour))
 		} else if r.Overlap > 0 && status == Expired {
 			c.add("overlap", r.Overlap.String(), "the key has expired and its former secret stays dead: leave the overlap out")
 		}
@@ -55,6 +56,9 @@ func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation
 			k.ExpiresAt = now.Add(k.Lifetime)
 		}
 		if err := c.err(); err != nil {
+			return false, err
+		}
+		if err := staysWithin(by, before, *k); err != nil {
 			return false, err
 		}
 		k.Secrets = rotated(*k, NewSecret(s.format, secret, now), now, r.Overlap)

@@ -40,6 +40,10 @@ type backing struct {
 	// stopper marks changed keys at the ledger, nil where nobody else could
 	// miss the change.
 	stopper ratelimit.Stopper
+	// settler corrects charges whose cost shows later.
+	settler ratelimit.Settler
+	// prepare is done at each start before this instance is ready; nil: nothing.
+	prepare func(context.Context) error
 	// replicas is nil where there is only this one.
 	replicas keys.ReplicaRegistry
 	shared   bool
@@ -59,12 +63,36 @@ func open(ctx context.Context, o Options, g *guards, cleanUp *cleanUps) (*backin
 		return nil, &SetupError{err}
 	}
 	cleanUp.add(store.Close)
+	ledger, err := openLedger(o, g.log, cleanUp)
+	if err != nil {
+		return nil, err
+	}
 	return &backing{
-		store: store, lookups: store,
-		ledger: ratelimit.LimiterOptions{Ledger: memory.New(memory.Options{})},
+		store: store, lookups: store, settler: ledger,
+		ledger: ratelimit.LimiterOptions{Ledger: ledger},
 		mode:   "one replica on the embedded store in " + o.Config.DataDir,
 		advice: func(context.Context) ([]string, error) { return nil, nil },
 	}, nil
+}
+
+// openLedger takes over what the limits knew at the last stop.
+func openLedger(o Options, log *zap.Logger, cleanUp *cleanUps) (*memory.Ledger, error) {
+	ledger, found, err := memory.Open(o.Config.DataDir, memory.Options{})
+	if err != nil {
+		return nil, &SetupError{err}
+	}
+	cleanUp.add(ledger.Close)
+	if found.Warning != nil {
+		log.Error("what limits had counted before is not known", zap.Error(found.Warning))
+	}
+	if found.Crashed {
+		log.Warn("the last run did not stop in order: quotas go on where they were, or up to a fiftieth further, and sliding limits start anew",
+			zap.Bool("wait_after_crash", o.Config.CrashWait))
+		if o.Config.CrashWait {
+			ledger.Lose()
+		}
+	}
+	return ledger, nil
 }
 
 // CheckRedisURL reports what is wrong with a URL of Redis, without asking Redis.
@@ -88,7 +116,8 @@ func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 	if err != nil {
 		return nil, &SetupError{fmt.Errorf("REDIS_URL: %w", err)}
 	}
-	store, err := redisstore.New(redisstore.Options{Client: client})
+	loss := newLosses(g.log, g.registry)
+	store, err := redisstore.New(redisstore.Options{Client: client, Turned: loss.note})
 	if err != nil {
 		return nil, &SetupError{err}
 	}
@@ -101,13 +130,15 @@ func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 	}
 	cleanUp.add(limits.Close)
 	ledger := redisledger.New(limits)
+	loss.store, loss.ledger = store, ledger
+	cleanUp.add(inBackground(loss.follow))
 	return &backing{
 		store: store, lookups: g.lookups(store),
 		ledger: ratelimit.LimiterOptions{
 			Ledger: g.ledger(ledger), Timeout: limitTimeout, Local: memory.New(memory.Options{}),
 		},
 		freshFor: freshFor, lookupTimeout: lookupTimeout,
-		stopper: ledger, replicas: store, shared: true,
+		stopper: ledger, settler: ledger, prepare: loss.prepare, replicas: store, shared: true,
 		mode: "sharing " + redisstore.Redact(url), redis: redisstore.Redact(url),
 		advice: store.Advice,
 	}, nil

@@ -80,6 +80,11 @@ func (b *beginning) reach(ctx context.Context) error {
 }
 
 func (b *beginning) once(ctx context.Context, loaded *config.Policy) (keys.Bootstrapped, error) {
+	if b.back.prepare != nil {
+		if err := b.back.prepare(ctx); err != nil {
+			return keys.Bootstrapped{}, fmt.Errorf("the limits could not be prepared: %w", err)
+		}
+	}
 	if err := b.policy.install(ctx, loaded); err != nil {
 		return keys.Bootstrapped{}, err
 	}

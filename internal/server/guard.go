@@ -31,12 +31,13 @@ var errOut = errors.New("the shared Redis did not answer lately and is tried aga
 
 // guards makes circuit breakers and shows their state.
 type guards struct {
-	open *prometheus.GaugeVec
-	log  *zap.Logger
+	open     *prometheus.GaugeVec
+	registry prometheus.Registerer
+	log      *zap.Logger
 }
 
 func newGuards(r prometheus.Registerer, log *zap.Logger) *guards {
-	g := &guards{log: log, open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	g := &guards{log: log, registry: r, open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "keygate_breaker_open", Help: "1 while a part of the shared Redis is not asked because it did not answer.",
 	}, []string{"part"})}
 	r.MustRegister(g.open)

@@ -94,13 +94,27 @@ func Run(ctx context.Context, o Options) (err error) {
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
 		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Failures: failures, Now: time.Now,
 	})
+	back.ledger.Alarm = lossAlarm(log)
+	outdated := make(chan struct{}, 1)
+	back.ledger.Stale = func() {
+		select {
+		case outdated <- struct{}{}:
+		default: // it is known already
+		}
+	}
 	limiter := ratelimit.NewLimiter(back.ledger)
+	cleanUp.add(inBackground(limiter.Run)) // gives back what it holds after the listeners have ended
+	settling := ratelimit.NewSettling(back.settler, replica.self.ID, time.Now)
+	cleanUp.add(inBackground(settling.Run))
+	inFlight := ratelimit.NewInFlight(back.ledger.Ledger, back.ledger.Timeout, replica.self.ID, time.Now)
+	cleanUp.add(inBackground(inFlight.Run))
 	gate := proxy.New(proxy.Options{
-		Auth: authenticator, Limiter: limiter, Format: format, Realm: o.Config.Realm,
+		Auth: authenticator, Limiter: limiter, Settling: settling, InFlight: inFlight, Format: format, Realm: o.Config.Realm,
 		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, AccessLog: logs.access, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
 	registerParts(registry, authenticator, limiter, gate)
+	registerCosts(registry, settling, inFlight)
 
 	policy := newPolicyLoader(o.Config, back.store, gate, log, registry, time.Now)
 	if usesDemo(loaded) {
@@ -126,7 +140,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
 	outages := newOutages(back.redis, back.store.Ping, authenticator.FeedAge, service.Emptied, log, registry)
-	health := &health{emptied: outages.emptied.Load, ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge}
+	health := &health{
+		emptied: outages.emptied.Load, ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans,
+		feedAge: authenticator.FeedAge, limits: limiter.Stats(),
+	}
 	budget, err := ratelimit.NewBuckets(ratelimit.BucketOptions{Requests: adminRequests, Per: adminPer, Max: maxAdminKeys})
 	if err != nil {
 		return err
@@ -169,6 +186,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}))
 
+	var looked time.Time
 	for {
 		select {
 		case err := <-failed:
@@ -177,6 +195,11 @@ func Run(ctx context.Context, o Options) (err error) {
 			policy.reload(ctx)
 		case <-changed:
 			policy.reloadChanged(ctx)
+		case <-outdated: // another replica has a newer policy; this one may have it without knowing
+			if now := time.Now(); now.Sub(looked) >= outdatedEvery {
+				looked = now
+				policy.reloadChanged(ctx)
+			}
 		case <-ctx.Done():
 			health.draining.Store(true)
 			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))
@@ -272,6 +295,10 @@ func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, gate, man
 	log.Info("stopped")
 	return nil
 }
+
+// outdatedEvery is how often a policy is looked at again because a newer one is
+// in use elsewhere.
+const outdatedEvery = time.Second
 
 // adminDrain bounds the end of the management listener, whose requests are short.
 const adminDrain = 5 * time.Second

@@ -22,10 +22,20 @@ type Rule struct {
 	Any bool
 	// Public admits requests without a key, limited per client address.
 	Public *Budget
+	// Cost is what a request takes of the limits.
+	Cost Cost
 	// Organization and Space, where set, say where a request names them.
 	Organization, Space *Binding
 	// Forwarding of what was admitted.
 	Forwarding
+}
+
+// Cost says what a request takes of every limit: Reserve units, 0 standing for one.
+// Where Header is set, that header of the answer says what it came to; at most
+// Max.
+type Cost struct {
+	Reserve, Max int64
+	Header       string
 }
 
 // Budget is a number of requests per duration.

@@ -15,11 +15,14 @@ type Harness struct {
 	Ledger interface {
 		ratelimit.Ledger
 		ratelimit.Stopper
+		ratelimit.Settler
 	}
 	// Advance moves the ledger's clock, which stands still otherwise.
 	Advance func(time.Duration)
 	// Holders is the number of keys and organizations that something is kept of.
 	Holders func() int
+	// Lose has the ledger find that what it knows may not be all.
+	Lose func()
 }
 
 // Run runs the contract; open is called once or more per test.
@@ -65,6 +68,32 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"StopIsForgotten", stopIsForgotten},
 		{"StopOfOneKey", stopOfOneKey},
 		{"StopMalformed", stopMalformed},
+		{"QuotaIsChargedToThePeriodsEnd", quotaIsChargedToThePeriodsEnd},
+		{"LeaseEndsWithThePeriod", leaseEndsWithThePeriod},
+		{"TakeEndsWithThePeriod", takeEndsWithThePeriod},
+		{"LedgerPicksThePeriod", ledgerPicksThePeriod},
+		{"LateReportIsRefunded", lateReportIsRefunded},
+		{"ManyLateReports", manyLateReports},
+		{"QuotaBesideWindow", quotaBesideWindow},
+		{"WindowBecomesQuota", windowBecomesQuota},
+		{"QuotaChangesItsPeriod", quotaChangesItsPeriod},
+		{"QuotaAddedDuringASession", quotaAddedDuringASession},
+		{"SharedByKeys", sharedByKeys},
+		{"Stale", stale},
+		{"StaleAndStored", staleAndStored},
+		{"LostHoldsWindows", lostHoldsWindows},
+		{"LostTakesReportsIn", lostTakesReportsIn},
+		{"LostSparesQuotasAndOpenPlans", lostSparesQuotasAndOpenPlans},
+		{"SettleReturnsAndCharges", settleReturnsAndCharges},
+		{"SettleRepeated", settleRepeated},
+		{"SettleForgotten", settleForgotten},
+		{"SettleOnlyWhatIsHeld", settleOnlyWhatIsHeld},
+		{"SettleOfAQuota", settleOfAQuota},
+		{"SettleSparesWhatIsNotReported", settleSparesWhatIsNotReported},
+		{"SettleMalformed", settleMalformed},
+		{"InFlight", inFlight},
+		{"InFlightEndsWithItsReplica", inFlightEndsWithItsReplica},
+		{"InFlightIsNoSpending", inFlightIsNoSpending},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -159,9 +159,6 @@ func malformedAsks(w *world) {
 		if err == nil || w.h.Holders() != 0 {
 			w.Errorf("%s: error %v, %d holders", name, err, w.h.Holders())
 		}
-		if unsupported := name == "calendar quota" || name == "concurrent"; errors.Is(err, ratelimit.ErrUnsupported) != unsupported {
-			w.Errorf("%s: %v", name, err)
-		}
 		if _, err := w.h.Ledger.Peek(context.Background(), a); err == nil {
 			w.Errorf("%s: peek accepts it", name)
 		}

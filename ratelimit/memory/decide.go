@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"fmt"
 	"time"
 
 	"keygate/ratelimit"
@@ -13,40 +14,113 @@ const callTimeout = int64(ratelimit.CallTimeout / time.Microsecond)
 type place struct {
 	h     *holder
 	i     int
+	quota int64
+	tau   int64
+	begin int64 // of the calendar period, later than now where it is not known
+	lost  int64 // when the limit gives again after a loss; 0: it does
 	avail int64 // what may still be given; negative once a quota was lowered
 }
+
+func (p *place) budget() *budget { return &p.h.budgets[p.i] }
 
 // A step is one decision, taken while the shard is locked: it sees and changes
 // the holders of one ask and nothing else.
 type step struct {
 	now     int64
+	admit   int64 // how long after now a taken unit may be admitted
+	lostAt  int64 // 0: nothing was lost
 	ask     *ratelimit.Ask
 	grant   *ratelimit.Grant
 	places  []place   // one for each limit asked, in their order
 	holders []*holder // the distinct ones, in order of first use
 }
 
-// begin brings all holders of the ask to one present: the clock's, or the
-// latest at which one of them was decided about. Only then does it make the
-// budgets that are missing and set the windows, so that what has ended by the
-// former policy has ended, whether or not anybody looked in between.
-func (s *step) begin(clock int64) {
-	s.now = clock
+// present brings all holders of the ask to one present: the clock's, or the
+// latest at which one of them was decided about.
+func (s *step) present(clock int64) {
+	s.now, s.admit = clock, callTimeout
 	for _, h := range s.holders {
 		s.now = max(s.now, h.hwm)
 	}
 	for _, h := range s.holders {
 		h.advance(s.now)
+	}
+}
+
+// stale answers an ask that goes by an older policy than the last one about any
+// of its budgets. Of what is over, nobody need know by which policy it was.
+func (s *step) stale() bool {
+	rules := int64(0)
+	for _, h := range s.holders {
+		if !h.empty() {
+			rules = max(rules, h.rules)
+		}
+	}
+	if s.ask.Stored || rules <= s.ask.Rules {
+		return false
+	}
+	*s.grant = ratelimit.Grant{Status: ratelimit.Stale, Now: time.UnixMicro(s.now), Version: rules, Limits: s.grant.Limits[:0]}
+	return true
+}
+
+// begin makes the budgets that are missing and sets their terms, now that what
+// has ended by the former policy has ended, whether or not anybody looked in
+// between.
+func (s *step) begin() error {
+	for k := range s.places {
+		if l := &s.ask.Limits[k]; l.Per == 0 && !l.Concurrent {
+			if _, _, _, ok := l.Present(s.now); !ok {
+				return fmt.Errorf("limit %q of %q: the period that the ask calls present and the next one are over", l.Name, l.Holder)
+			}
+		}
+	}
+	for _, h := range s.holders {
+		if h.empty() {
+			h.rules = 0
+		}
 		h.tidy(s.ask)
 	}
 	for k := range s.places {
-		l := &s.ask.Limits[k]
-		s.places[k].i = s.places[k].h.add(s.now, l.Name, l.Per.Microseconds())
+		s.place(k)
+	}
+	for _, h := range s.holders {
+		h.rules = max(h.rules, s.ask.Rules)
 	}
 	*s.grant = ratelimit.Grant{
-		Admit:  ratelimit.CallTimeout,
+		Admit:  micros(s.admit),
 		Now:    time.UnixMicro(s.now),
 		Limits: s.grant.Limits[:0],
+	}
+	return nil
+}
+
+// place finds or makes the budget of a limit and its terms: those of the ask, or
+// those that a newer policy has brought, if the ask accepts them.
+func (s *step) place(k int) {
+	p, l := &s.places[k], &s.ask.Limits[k]
+	p.tau, p.lost = l.LeaseTime().Microseconds(), 0
+	t := term{per: l.Per.Microseconds()}
+	p.begin = 1 << 62
+	if l.Per == 0 && !l.Concurrent {
+		p.begin, t.end, t.next, _ = l.Present(s.now)
+	}
+	p.i = p.h.index(l.Name)
+	if p.i < 0 || s.ask.Rules >= p.h.rules || p.h.unused(p.i, s.now) {
+		p.i = p.h.add(s.now, l.Name, t)
+		p.budget().quota = l.Quota
+	}
+	b := p.budget()
+	p.quota = b.quota
+	if b.per > 0 {
+		p.tau = ratelimit.LeaseTime(micros(b.per)).Microseconds()
+	}
+	if b.calendar() {
+		p.tau = min(p.tau, b.end-s.now)
+		s.admit = min(s.admit, b.end-s.now)
+	} else if s.lostAt > 0 && !s.ask.Open {
+		if until := s.lostAt + b.per + p.tau; until > s.now {
+			p.lost = until
+		}
 	}
 }
 
@@ -64,12 +138,18 @@ func (s *step) lease() {
 		return
 	}
 	room := s.measure()
+	lost := s.lost()
+	if lost {
+		room = 0
+	}
 	g.Taken = s.take(room)
-	n := s.extend(id, known)
+	n := s.extend(id, known, lost)
 	short := g.Taken < a.Take || a.Want > 0 && n == 0
 	switch {
 	case expired:
 		g.Status = ratelimit.Expired
+	case lost && a.Take+a.Want > 0:
+		g.Status = ratelimit.Lost
 	case g.Taken == 0 && n == 0 && a.Take+a.Want > 0:
 		g.Status = ratelimit.Denied
 	default:
@@ -80,18 +160,32 @@ func (s *step) lease() {
 
 // peek answers what lease would for a request of the ask's cost.
 func (s *step) peek() {
-	short := s.measure() < s.ask.Cost
-	if !short {
+	short := s.measure() < s.ask.Cost || s.lost()
+	switch {
+	case s.lost():
+		s.grant.Status = ratelimit.Lost
+	case !short:
 		s.grant.Status = ratelimit.Granted
 	}
 	s.finish("", short)
+}
+
+// lost reports whether some limit gives nothing because charges may be missing.
+func (s *step) lost() bool {
+	for k := range s.places {
+		if s.places[k].lost > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // session takes in what the ask reports and says which session it may lease to:
 // "" where there is none. A session that the ledger does not know, or knows with
 // less than the replica was given, is never taken up again: the replica may
 // still hold tokens of it that have meanwhile been charged and let go. Its
-// successor is opened instead, in the same step.
+// successor is opened instead, in the same step. The last word of one that ended
+// is taken in where its charge is still held.
 func (s *step) session() (id string, known, expired bool) {
 	a := s.ask
 	if a.Session == "" {
@@ -106,6 +200,10 @@ func (s *step) session() (id string, known, expired bool) {
 		return a.Session, true, false
 	case !found && a.Spent == 0 && a.Seen == 0 && !a.Release:
 		return a.Session, false, false
+	case a.Release:
+		for _, h := range s.holders {
+			h.reopen(a.Session, a.Spent)
+		}
 	}
 	_, found, same = s.find(a.NextSession)
 	if a.NextSession == "" || found != same {
@@ -138,14 +236,15 @@ func (s *step) measure() (room int64) {
 	room = ratelimit.MaxQuota
 	for k := range s.places {
 		p := &s.places[k]
-		p.avail = s.ask.Limits[k].Quota - p.h.budgets[p.i].spent - p.h.leased()
+		p.avail = p.quota - p.budget().spent - p.h.leased()
 		room = min(room, p.avail)
 	}
 	return room
 }
 
 // take books as many of the waiting requests as fit all limits. They may be
-// admitted until callTimeout from now, so that is when their windows begin.
+// admitted until the end of the call's time, or of a calendar period, so that is
+// when their windows begin.
 func (s *step) take(room int64) int64 {
 	cost := s.ask.Cost
 	if room < cost || s.ask.Take < cost {
@@ -155,9 +254,8 @@ func (s *step) take(room int64) int64 {
 	n -= n % cost
 	for k := range s.places {
 		p := &s.places[k]
-		b := &p.h.budgets[p.i]
-		until := s.now + callTimeout + b.per
-		b.charge(until, n)
+		until := p.budget().until(s.now + s.admit)
+		p.budget().charge(until, n)
 		p.h.end = max(p.h.end, until)
 		p.avail -= n
 	}
@@ -166,24 +264,28 @@ func (s *step) take(room int64) int64 {
 
 // extend leases tokens to a session and prolongs its life. What one session
 // gets of a limit is bounded by a twentieth of the quota and by an equal share
-// of what is left, but one request's cost may always pass.
-func (s *step) extend(id string, known bool) (n int64) {
+// of what is left, but one request's cost may always pass. Of requests in flight
+// it is the share alone: they come back and are not used up.
+func (s *step) extend(id string, known, lost bool) (n int64) {
 	if id == "" {
 		return 0
 	}
 	n = s.ask.Want
 	ttl := int64(1<<63 - 1)
 	for k := range s.places {
-		p, l := &s.places[k], &s.ask.Limits[k]
+		p := &s.places[k]
 		active := int64(len(p.h.sessions))
 		if !known {
 			active++
 		}
-		if p.avail < s.ask.Cost {
+		if p.avail < s.ask.Cost || lost {
 			n = 0
 		}
-		n = min(n, max(s.ask.Cost, l.Quota/20), max(s.ask.Cost, p.avail/active))
-		ttl = min(ttl, ratelimit.LeaseTime(l.Per).Microseconds())
+		n = min(n, max(s.ask.Cost, p.avail/active))
+		if !p.h.key.concurrent {
+			n = min(n, max(s.ask.Cost, p.quota/20))
+		}
+		ttl = min(ttl, p.tau)
 	}
 	unspent := false
 	if known {
@@ -213,21 +315,16 @@ func (s *step) extend(id string, known bool) (n int64) {
 func (s *step) finish(id string, short bool) {
 	g := s.grant
 	for k := range s.places {
-		p, l := &s.places[k], &s.ask.Limits[k]
-		b := &p.h.budgets[p.i]
-		st := ratelimit.State{Name: l.Name, Quota: l.Quota, Remaining: max(0, p.avail)}
-		if p.avail < l.Quota {
+		p := &s.places[k]
+		b := p.budget()
+		st := ratelimit.State{Name: s.ask.Limits[k].Name, Quota: p.quota, Remaining: max(0, p.avail)}
+		if p.avail < p.quota {
 			at, _ := b.freed(p.h.sessions, st.Remaining+1-p.avail)
 			st.NextUnit = micros(at - s.now)
 		}
-		if short && p.avail < s.ask.Cost {
+		if short && (p.avail < s.ask.Cost || p.lost > 0) {
 			st.Violated = true
-			// A cost above the quota never fits. Such a client may as well come
-			// back once per window, in case the quota is raised.
-			st.RetryAfter = l.Per
-			if at, ok := b.freed(p.h.sessions, s.ask.Cost-p.avail); ok {
-				st.RetryAfter = micros(at - s.now)
-			}
+			st.RetryAfter = s.retry(p)
 		}
 		g.Limits = append(g.Limits, st)
 	}
@@ -239,6 +336,23 @@ func (s *step) finish(id string, short bool) {
 			}
 		}
 	}
+}
+
+// retry is how long it takes until one request of the ask's cost fits a limit.
+func (s *step) retry(p *place) time.Duration {
+	b := p.budget()
+	at, ok := b.freed(p.h.sessions, max(0, s.ask.Cost-p.avail))
+	switch {
+	case ok:
+		return micros(max(at, p.lost) - s.now)
+	case b.calendar():
+		// A cost above the quota never fits. Such a client may as well come back
+		// once per window or period, in case the quota is raised.
+		return micros(b.end - s.now)
+	case b.per > 0:
+		return micros(b.per)
+	}
+	return micros(p.tau)
 }
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -62,7 +62,7 @@ func (nilContext) Value(any) any               { return nil }
 // charged is what is held against a limit at the ledger's present time.
 func charged(l *Ledger, organization, holder, name string) int64 {
 	a := ratelimit.Ask{Organization: organization}
-	h := l.shard(&a).holders[holderKey{organization, holder}]
+	h := l.shard(&a).holders[holderKey{organization, holder, false}]
 	if h == nil {
 		return 0
 	}
@@ -78,7 +78,7 @@ func charged(l *Ledger, organization, holder, name string) int64 {
 // sessionOf is what the ledger knows of a session, nil if nothing.
 func sessionOf(l *Ledger, organization, holder, id string) *session {
 	a := ratelimit.Ask{Organization: organization}
-	if h := l.shard(&a).holders[holderKey{organization, holder}]; h != nil {
+	if h := l.shard(&a).holders[holderKey{organization, holder, false}]; h != nil {
 		return h.session(id)
 	}
 	return nil
@@ -106,6 +106,16 @@ func (a admissions) most(per int64) (most int64) {
 			first++
 		}
 		most = max(most, sum)
+	}
+	return most
+}
+
+// mostOf is the largest number admitted in any of the periods [k·period, (k+1)·period).
+func (a admissions) mostOf(period int64) (most int64) {
+	sums := map[int64]int64{}
+	for _, e := range a {
+		sums[e.until/period] += e.count
+		most = max(most, sums[e.until/period])
 	}
 	return most
 }

@@ -18,8 +18,15 @@ type session struct {
 // left is what may still be spent, or was and is not reported.
 func (s *session) left() int64 { return s.granted - s.acked }
 
+// holderKey is the organization (or key) that places a holder, and Limit.Holder.
+// Requests in flight are held apart: their sessions are no charge of windows.
 type holderKey struct {
-	place, holder string // the organization (or key) that places it, and Limit.Holder
+	place, holder string
+	concurrent    bool
+}
+
+func keyOf(a *ratelimit.Ask, l *ratelimit.Limit) holderKey {
+	return holderKey{placeOf(a), l.Holder, l.Concurrent}
 }
 
 // A holder is a key or an organization with what it spent. Its sessions are
@@ -32,9 +39,11 @@ type holder struct {
 	hwm int64
 	// end is when the last charge is over, at the latest; an idle holder may
 	// be forgotten from then on.
-	end      int64
-	budgets  []budget
-	sessions []session // in the order of exp
+	end         int64
+	rules       int64 // of the newest policy that asked
+	budgets     []budget
+	sessions    []session    // in the order of exp
+	corrections []correction // in the order of until
 }
 
 // index finds the budget of a limit, -1 if there is none.
@@ -66,12 +75,31 @@ func (h *holder) advance(now int64) {
 	}
 	n := 0
 	for ; n < len(h.sessions) && h.sessions[n].exp <= now; n++ {
-		if left := h.sessions[n].left(); left > 0 {
-			h.charge(now, h.sessions[n].exp, left)
-		}
+		h.expire(now, &h.sessions[n])
 	}
 	if n > 0 {
 		h.sessions = slices.Delete(h.sessions, 0, n)
+	}
+	n = 0
+	for n < len(h.corrections) && h.corrections[n].until <= now {
+		n++
+	}
+	if n > 0 {
+		h.corrections = slices.Delete(h.corrections, 0, n)
+	}
+}
+
+// expire charges what a session has left.
+func (h *holder) expire(now int64, s *session) {
+	left := s.left()
+	if left == 0 {
+		return
+	}
+	h.charge(now, s.exp, left)
+	for i := range h.budgets {
+		if b := &h.budgets[i]; b.calendar() && b.until(s.exp) > now {
+			b.close(s, b.until(s.exp))
+		}
 	}
 }
 
@@ -80,7 +108,7 @@ func (h *holder) advance(now int64) {
 // charged to all, asked about or not.
 func (h *holder) charge(now, last, count int64) {
 	for i := range h.budgets {
-		if until := last + h.budgets[i].per; until > now {
+		if until := h.budgets[i].until(last); until > now {
 			h.budgets[i].charge(until, count)
 			h.end = max(h.end, until)
 		}
@@ -127,7 +155,7 @@ func (h *holder) grant(now int64, id string, n, ttl int64) (exp int64) {
 	}
 	h.sessions = slices.Insert(h.sessions, at, s)
 	for i := range h.budgets {
-		h.end = max(h.end, s.exp+h.budgets[i].per)
+		h.end = max(h.end, h.budgets[i].until(s.exp))
 	}
 	return s.exp
 }
@@ -137,9 +165,23 @@ func (h *holder) release(id string) {
 	h.sessions = slices.DeleteFunc(h.sessions, func(s session) bool { return s.id == id })
 }
 
-// empty says that nothing is charged.
+// reopen takes in the last word of a session that ended without it.
+func (h *holder) reopen(id string, spent int64) {
+	for i := range h.budgets {
+		h.budgets[i].reopen(id, spent)
+	}
+}
+
+// unused says that nothing depends on the terms that a budget has.
+func (h *holder) unused(i int, now int64) bool {
+	b := &h.budgets[i]
+	return len(h.sessions) == 0 && len(b.entries) == 0 || b.calendar() && b.end <= now
+}
+
+// empty says that nothing is charged, nor need be remembered: a correction that
+// returned all there was might come again.
 func (h *holder) empty() bool {
-	if len(h.sessions) > 0 {
+	if len(h.sessions) > 0 || len(h.corrections) > 0 {
 		return false
 	}
 	for i := range h.budgets {
@@ -150,26 +192,31 @@ func (h *holder) empty() bool {
 	return true
 }
 
-// add returns the index of a limit's budget, whose window it sets, and makes one
+// add returns the index of a limit's budget, whose term it sets, and makes one
 // where it is missing.
-func (h *holder) add(now int64, name string, per int64) int {
-	if i := h.index(name); i >= 0 {
-		if b := &h.budgets[i]; b.per != per {
-			h.end += max(0, per-b.per)
-			b.hold(per)
-			b.drop(now)
+func (h *holder) add(now int64, name string, t term) int {
+	i := h.index(name)
+	if i < 0 {
+		if h.budgets == nil {
+			h.budgets = make([]budget, 0, 1)
 		}
-		return i
+		h.budgets = append(h.budgets, budget{name: strings.Clone(name), term: t})
+		i = len(h.budgets) - 1
 	}
-	if h.budgets == nil {
-		h.budgets = make([]budget, 0, 1)
+	b := &h.budgets[i]
+	if b.per != t.per || b.end != t.end {
+		b.hold(now, t)
+		b.drop(now)
 	}
-	h.budgets = append(h.budgets, budget{name: strings.Clone(name), per: per})
-	// The new limit is charged for sessions that were opened before it came.
+	b.next = t.next
+	// Also a new limit is charged for sessions that were opened before it came.
 	for i := range h.sessions {
-		h.end = max(h.end, h.sessions[i].exp+per)
+		h.end = max(h.end, b.until(h.sessions[i].exp))
 	}
-	return len(h.budgets) - 1
+	if n := len(b.entries); n > 0 {
+		h.end = max(h.end, b.entries[n-1].until)
+	}
+	return i
 }
 
 // copy is a holder to look at and throw away; of none, an empty one.
@@ -181,8 +228,10 @@ func (h *holder) copy(key holderKey) *holder {
 	c.budgets = slices.Clone(h.budgets)
 	for i := range c.budgets {
 		c.budgets[i].entries = slices.Clone(c.budgets[i].entries)
+		c.budgets[i].closed = slices.Clone(c.budgets[i].closed)
 	}
 	c.sessions = slices.Clone(h.sessions)
+	c.corrections = slices.Clone(h.corrections)
 	return &c
 }
 

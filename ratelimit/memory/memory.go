@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"sync/atomic"
 	"time"
 
 	"keygate/ratelimit"
@@ -34,7 +35,13 @@ type Ledger struct {
 	now    func() time.Time
 	origin time.Time
 	seed   maphash.Seed
+	base   int64        // the clock's reading at origin
+	lostAt atomic.Int64 // when what was spent may have been lost; 0: it was not
 	shards [shards]shard
+	// Of a ledger that Open made.
+	dir     string
+	journal *journal
+	closed  atomic.Bool
 }
 
 var _ ratelimit.Ledger = (*Ledger)(nil)
@@ -45,6 +52,7 @@ func New(o Options) *Ledger {
 		o.Now = time.Now
 	}
 	l := &Ledger{now: o.Now, origin: o.Now(), seed: maphash.MakeSeed()}
+	l.base = l.origin.UnixMicro()
 	for i := range l.shards {
 		l.shards[i].holders = make(map[holderKey]*holder)
 	}
@@ -60,13 +68,22 @@ func (l *Ledger) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratel
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if l.closed.Load() {
+		return errClosed
+	}
 	for i := range asks {
 		if err := asks[i].Validate(); err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
 	for i := range asks {
-		l.shard(&asks[i]).lease(l.clock(), &asks[i], &grants[i])
+		claims, err := l.shard(&asks[i]).lease(l.clock(), l.lostAt.Load(), l.journal != nil, &asks[i], &grants[i])
+		if err == nil {
+			err = l.durable(claims)
+		}
+		if err != nil {
+			return fmt.Errorf("memory ledger: %w", err)
+		}
 	}
 	return nil
 }
@@ -80,9 +97,14 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
 	}
 	g := ratelimit.Grant{Limits: make([]ratelimit.State, 0, len(a.Limits))}
-	l.shard(&a).peek(l.clock(), &a, &g)
+	if err := l.shard(&a).peek(l.clock(), l.lostAt.Load(), &a, &g); err != nil {
+		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
+	}
 	return g, nil
 }
+
+// Lose says that what was spent before now may be missing.
+func (l *Ledger) Lose() { l.lostAt.Store(l.clock()) }
 
 // Holders is the number of keys and organizations that something is kept of.
 func (l *Ledger) Holders() int {
@@ -106,5 +128,5 @@ func (l *Ledger) shardOf(place string) *shard {
 // where whoever asked counts its deadlines from.
 func (l *Ledger) clock() int64 {
 	now := l.now()
-	return l.origin.UnixMicro() + now.Sub(l.origin).Microseconds()
+	return l.base + now.Sub(l.origin).Microseconds()
 }

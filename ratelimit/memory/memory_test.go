@@ -9,6 +9,6 @@ import (
 func TestContract(t *testing.T) {
 	ledgertest.Run(t, func(*testing.T) ledgertest.Harness {
 		l, c := newLedger()
-		return ledgertest.Harness{Ledger: l, Advance: c.advance, Holders: l.Holders}
+		return ledgertest.Harness{Ledger: l, Advance: c.advance, Holders: l.Holders, Lose: l.Lose}
 	})
 }

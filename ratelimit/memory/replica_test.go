@@ -1,7 +1,9 @@
 package memory
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -20,6 +22,24 @@ type replica struct {
 	granted, spent int64
 	deadline       int64 // own clock
 	waiting        *call // the one call that an answer is accepted to
+
+	heard time.Time // the ledger's time in the last answer
+	bill  bill
+}
+
+// A bill is a series of corrections: what was reserved for requests whose cost
+// shows later, and what it came to.
+type bill struct {
+	name                   string
+	reserved, actual, seen int64
+	at                     time.Time // of the earliest that is not known to be settled
+}
+
+// A settlement is a bill on its way.
+type settlement struct {
+	r      *replica
+	res    ratelimit.Reservation
+	actual int64
 }
 
 // A call is an ask on its way. It is given up when the replica sends the next:
@@ -43,6 +63,8 @@ type world struct {
 	replicas []*replica
 	asks     []*call
 	answers  []answer
+	settles  []settlement
+	period   int64 // of the calendar quota
 	names    int
 	admitted map[string]*admissions // by holder and limit
 	expiry   map[string]int64       // of every session, as the ledger last had it
@@ -58,12 +80,79 @@ func less2Drift(d time.Duration) int64 { return ratelimit.Less2Drift(d).Microsec
 
 func (w *world) advance(us int64) { w.c.advance(time.Duration(us) * time.Microsecond) }
 
-func (w *world) admit(r *replica, n int64) {
+// admit notes requests that were let through and cost as much in the end.
+func (w *world) admit(r *replica, at, n int64) {
 	if n == 0 {
 		return
 	}
 	for _, l := range r.limits {
-		w.admitted[l.Holder+l.Name].add(w.now(), n)
+		w.admitted[l.Holder+l.Name].add(at, n)
+	}
+}
+
+// serve has admitted requests cost less than was reserved for them, or more, and
+// puts it on the bill. What is guaranteed counts no more than what was reserved.
+func (w *world) serve(r *replica, at, reserved int64) {
+	if reserved == 0 {
+		return
+	}
+	actual := reserved
+	if w.int("cost shows later", 2) == 0 {
+		actual = int64(w.int("actual", int(reserved)+2))
+		if r.bill.reserved == r.bill.seen {
+			r.bill.at = r.heard
+		}
+		r.bill.reserved += reserved
+		r.bill.actual += actual
+	}
+	w.admit(r, at, min(actual, reserved))
+}
+
+// bounded are the limits as the replica asks them: the calendar quota with the
+// present period, by a clock that may be slow.
+func (w *world) bounded(r *replica) []ratelimit.Limit {
+	limits := slices.Clone(r.limits)
+	for i := range limits {
+		if l := &limits[i]; l.Per == 0 {
+			start := w.now() / w.period * w.period
+			if w.int("slow calendar", 4) == 0 {
+				start -= w.period
+			}
+			l.Start, l.End, l.NextEnd = time.UnixMicro(start), time.UnixMicro(start+w.period), time.UnixMicro(start+2*w.period)
+		}
+	}
+	return limits
+}
+
+// settle sends the bill; it is delivered late, perhaps, perhaps twice or never.
+func (w *world) settle(r *replica) {
+	b := &r.bill
+	if b.reserved == b.seen {
+		return
+	}
+	res := ratelimit.Reservation{
+		Organization: "org_a", Key: r.key, Limits: w.bounded(r), Session: b.name, Reserved: b.reserved, Seen: b.seen, At: b.at,
+	}
+	w.settles = append(w.settles, settlement{r, res, b.actual})
+}
+
+func (w *world) settleDelivered() {
+	if len(w.settles) == 0 {
+		return
+	}
+	i := w.int("which bill", len(w.settles))
+	m := w.settles[i]
+	if w.int("bill comes again", 4) > 0 {
+		w.settles = slices.Delete(w.settles, i, i+1)
+	}
+	err := w.l.Settle(nilContext{}, m.res, m.actual)
+	b := &m.r.bill
+	switch {
+	case b.name != m.res.Session || w.int("answer is lost", 4) == 0:
+	case errors.Is(err, ratelimit.ErrForgotten):
+		*b = bill{name: w.name()}
+	case err == nil && m.res.Reserved > b.seen:
+		b.seen = m.res.Reserved
 	}
 }
 
@@ -76,10 +165,11 @@ func (w *world) open(r *replica) {
 // instant of admission, then look at the clock; a late one is burnt. The process
 // may stop in between.
 func (w *world) request(r *replica) {
-	if r.spent >= r.granted {
+	cost := int64(1 + w.int("cost", 3))
+	if r.spent+cost > r.granted {
 		return
 	}
-	r.spent++
+	r.spent += cost
 	at := w.now()
 	if w.int("stop", 8) == 0 {
 		w.advance(int64(w.int("stopped", 1_500_000)))
@@ -91,18 +181,20 @@ func (w *world) request(r *replica) {
 	if at >= w.expiry[r.session] {
 		w.t.Fatalf("session %s: spent at %d, expired at %d", r.session, at, w.expiry[r.session])
 	}
-	for _, l := range r.limits {
-		w.admitted[l.Holder+l.Name].add(at, 1)
-	}
+	w.serve(r, at, cost)
 }
 
 // send asks: a report, for tokens, for requests that wait; or gives the session up.
 func (w *world) send(r *replica, release bool) {
 	if r.granted > 0 && w.local(r) >= r.deadline {
+		if w.int("last word", 2) == 0 { // nothing is spent after it
+			last := ratelimit.Ask{Organization: "org_a", Key: r.key, Limits: w.bounded(r), Cost: 1, Session: r.session, Spent: r.spent, Seen: r.granted, Release: true}
+			w.asks = append(w.asks, &call{r: r, ask: last})
+		}
 		w.open(r)
 	}
 	a := ratelimit.Ask{
-		Organization: "org_a", Key: r.key, Limits: r.limits, Cost: 1,
+		Organization: "org_a", Key: r.key, Limits: w.bounded(r), Cost: 1,
 		Session: r.session, Spent: r.spent, Seen: r.granted, Release: release,
 	}
 	if release {
@@ -125,6 +217,14 @@ func (w *world) deliver() {
 	k := answer{call: w.asks[i]}
 	if w.int("ask comes again", 5) > 0 {
 		w.asks = append(w.asks[:i], w.asks[i+1:]...)
+	}
+	for i := range k.ask.Limits {
+		if l := &k.ask.Limits[i]; l.Per == 0 && l.NextEnd.UnixMicro() <= w.now() {
+			if w.l.Lease(nilContext{}, []ratelimit.Ask{k.ask}, make([]ratelimit.Grant, 1)) == nil {
+				w.t.Fatalf("answered by a period that is over: %+v", *l)
+			}
+			return
+		}
 	}
 	before := peek(w.t, w.l, k.ask.Limits...)
 	k.grant = ask(w.t, w.l, k.ask)
@@ -171,8 +271,9 @@ func (w *world) receive() {
 		return // given up, or answered before
 	}
 	r.waiting = nil
+	r.heard = g.Now
 	if w.local(r)-k.sent < less2Drift(g.Admit) {
-		w.admit(r, g.Taken)
+		w.serve(r, w.now(), g.Taken)
 	}
 	if r.session != k.ask.Session || k.ask.Release {
 		return
@@ -207,6 +308,9 @@ func (w *world) check() {
 						spendable += o.granted - o.spent
 					}
 				}
+			}
+			if per == 0 {
+				per = now%w.period + 1 // since the period began
 			}
 			spent, held := w.admitted[name].since(now, per), charged(w.l, "org_a", l.Holder, l.Name)
 			if spent+spendable > held {

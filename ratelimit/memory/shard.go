@@ -18,25 +18,41 @@ const sweepEvery = 16
 type shard struct {
 	mu      sync.Mutex
 	holders map[holderKey]*holder
-	marks   map[holderKey]mark // of stopped keys
-	order   []*holder          // the same ones, to walk over
-	hand    int                // where in order the next sweep goes on
+	marks   map[markKey]mark // of stopped keys
+	order   []*holder        // the same ones, to walk over
+	hand    int              // where in order the next sweep goes on
 	asks    uint
 	step    step // reused under mu: a decision allocates nothing
 	_       [64]byte
 }
 
-func (sh *shard) lease(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
+// lease answers an ask; claims, if any are kept, must be on the disk before the
+// grant may be used.
+func (sh *shard) lease(clock, lostAt int64, claiming bool, a *ratelimit.Ask, g *ratelimit.Grant) (claims []claim, err error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.stopped(clock, a, g) {
-		return
+		return nil, nil
 	}
 	before := len(sh.order)
 	sh.locate(a)
-	sh.step.ask, sh.step.grant = a, g
-	sh.step.begin(clock)
-	sh.step.lease()
+	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, lostAt
+	sh.step.present(clock)
+	if !sh.step.stale() {
+		if err = sh.step.begin(); err == nil {
+			sh.step.lease()
+			if claiming {
+				claims = sh.step.claims()
+			}
+		}
+	}
+	sh.leave(clock, before)
+	return claims, err
+}
+
+// leave forgets what the step's holders need not keep, and looks at a few others;
+// there were so many before.
+func (sh *shard) leave(clock int64, before int) {
 	sweep := 2 * (len(sh.order) - before)
 	for _, h := range sh.step.holders {
 		if h.empty() {
@@ -50,16 +66,15 @@ func (sh *shard) lease(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 	sh.step.ask, sh.step.grant = nil, nil
 }
 
-func (sh *shard) peek(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
+func (sh *shard) peek(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant) error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.stopped(clock, a, g) {
-		return
+		return nil
 	}
-	s := step{ask: a, grant: g}
+	s := step{ask: a, grant: g, lostAt: lostAt}
 	for k := range a.Limits {
-		l := &a.Limits[k]
-		key := holderKey{placeOf(a), l.Holder}
+		key := keyOf(a, &a.Limits[k])
 		n := slices.IndexFunc(s.holders, func(h *holder) bool { return h.key == key })
 		if n < 0 {
 			n = len(s.holders)
@@ -67,8 +82,14 @@ func (sh *shard) peek(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) {
 		}
 		s.places = append(s.places, place{h: s.holders[n]})
 	}
-	s.begin(clock)
+	if s.present(clock); s.stale() {
+		return nil
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
 	s.peek()
+	return nil
 }
 
 // locate finds the holder of every limit, and makes it where it is missing.
@@ -84,7 +105,7 @@ func (sh *shard) locate(a *ratelimit.Ask) {
 			}
 		}
 		if h == nil {
-			h = sh.holder(holderKey{placeOf(a), l.Holder})
+			h = sh.holder(keyOf(a, l))
 			s.holders = append(s.holders, h)
 		}
 		s.places = append(s.places, place{h: h})
@@ -98,7 +119,7 @@ func (sh *shard) holder(key holderKey) *holder {
 		return h
 	}
 	// The strings may be parts of something larger that should not be kept.
-	key = holderKey{strings.Clone(key.place), strings.Clone(key.holder)}
+	key.place, key.holder = strings.Clone(key.place), strings.Clone(key.holder)
 	h := &holder{key: key, slot: len(sh.order)}
 	sh.holders[key] = h
 	sh.order = append(sh.order, h)

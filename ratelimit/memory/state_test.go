@@ -20,7 +20,7 @@ func TestMergeKeepsTheBound(t *testing.T) {
 		if g.Taken == 1 {
 			log.add(l.clock()+callTimeout, 1)
 		}
-		h := l.shard(&ratelimit.Ask{Organization: "org_a"}).holders[holderKey{"org_a", "key_a"}]
+		h := l.shard(&ratelimit.Ask{Organization: "org_a"}).holders[holderKey{"org_a", "key_a", false}]
 		b := &h.budgets[0]
 		if len(b.entries) > maxEntries || cap(b.entries) > maxEntries+1 {
 			t.Fatalf("%d entries in an array of %d", len(b.entries), cap(b.entries))
@@ -81,7 +81,7 @@ func TestOldLimitsAreForgotten(t *testing.T) {
 		ask(t, l, takeAsk(1, key("s", 1000, time.Second), key(fmt.Sprintf("old%d", i/10), 1000, time.Second)))
 		c.advance(100 * time.Millisecond)
 	}
-	h := l.shard(&ratelimit.Ask{Organization: "org_a"}).holders[holderKey{"org_a", "key_a"}]
+	h := l.shard(&ratelimit.Ask{Organization: "org_a"}).holders[holderKey{"org_a", "key_a", false}]
 	if len(h.budgets) > 8 {
 		t.Fatalf("%d budgets kept", len(h.budgets))
 	}

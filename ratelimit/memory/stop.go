@@ -15,6 +15,9 @@ type mark struct {
 	end     int64 // when it is forgotten
 }
 
+// markKey is a key and the organization (or key) that places it.
+type markKey struct{ place, key string }
+
 var _ ratelimit.Stopper = (*Ledger)(nil)
 
 // Stop implements [ratelimit.Stopper].
@@ -26,15 +29,15 @@ func (l *Ledger) Stop(ctx context.Context, organization, key string, version int
 		return fmt.Errorf("memory ledger: %w", err)
 	}
 	place := ratelimit.Place(organization, key)
-	l.shardOf(place).stop(l.clock(), holderKey{strings.Clone(place), strings.Clone(key)}, version)
+	l.shardOf(place).stop(l.clock(), markKey{strings.Clone(place), strings.Clone(key)}, version)
 	return nil
 }
 
-func (sh *shard) stop(clock int64, key holderKey, version int64) {
+func (sh *shard) stop(clock int64, key markKey, version int64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.marks == nil {
-		sh.marks = make(map[holderKey]mark)
+		sh.marks = make(map[markKey]mark)
 	}
 	if held := sh.marks[key]; held.version <= version || held.end <= clock {
 		sh.marks[key] = mark{version, clock + ratelimit.StopLife.Microseconds()}
@@ -57,7 +60,7 @@ func (sh *shard) stopped(clock int64, a *ratelimit.Ask, g *ratelimit.Grant) bool
 	if len(sh.marks) == 0 {
 		return false
 	}
-	m := sh.marks[holderKey{placeOf(a), a.Key}]
+	m := sh.marks[markKey{placeOf(a), a.Key}]
 	if m.version <= a.Version || m.end <= clock {
 		return false
 	}

@@ -82,7 +82,7 @@ func BenchmarkTake(b *testing.B) {
 			}
 			b.Run(name, func(b *testing.B) {
 				client := server.client(b)
-				l := New(client)
+				l := used(b, client)
 				charged(b, l, client, b.N, limits, charges)
 				if err := client.ConfigResetStat(context.Background()).Err(); err != nil {
 					b.Fatal(err)
@@ -109,7 +109,7 @@ func BenchmarkTake(b *testing.B) {
 
 // What the gateway spends on making one ask.
 func BenchmarkAsked(b *testing.B) {
-	s := newScript(leaseSource)
+	s := newScript(markerSource + holderSource + leaseSource)
 	for _, limits := range []int{1, 4} {
 		b.Run(fmt.Sprintf("limits=%d", limits), func(b *testing.B) {
 			asks := takeOf(limits, 0)
@@ -125,7 +125,7 @@ func BenchmarkAsked(b *testing.B) {
 func BenchmarkDenied(b *testing.B) {
 	server := startBench(b)
 	client := server.client(b)
-	l := New(client)
+	l := used(b, client)
 	grants := make([]ratelimit.Grant, 1)
 	asks := takeOf(1, 0)
 	asks[0].Limits[0].Quota, asks[0].Limits[0].Per = 60, time.Hour
@@ -141,4 +141,62 @@ func BenchmarkDenied(b *testing.B) {
 		}
 	}
 	b.ReportMetric(serverCost(b, client), "redis-µs/op")
+}
+
+// What one round of a lease costs Redis, which reports and asks for more, on
+// windows and on a calendar quota beside them.
+func BenchmarkLease(b *testing.B) {
+	server := startBench(b)
+	for _, n := range []int{1, 2, 4} {
+		for _, quota := range []bool{false, true} {
+			b.Run(fmt.Sprintf("limits=%d/quota=%v", n, quota), func(b *testing.B) {
+				client := server.client(b)
+				l := used(b, client)
+				a := takeOf(n, 0)[0]
+				if quota {
+					last := &a.Limits[n-1]
+					*last = ratelimit.Limit{Name: "month", Holder: last.Holder, Quota: last.Quota, Period: ratelimit.Month}.In(time.Now())
+				}
+				a.Session, a.NextSession, a.Take, a.Want = "rep_a.1", "rep_a.2", 0, 100
+				grants := make([]ratelimit.Grant, 1)
+				asks := []ratelimit.Ask{a}
+				client.ConfigResetStat(context.Background())
+				for b.Loop() {
+					if err := l.Lease(context.Background(), asks, grants); err != nil || grants[0].Status != ratelimit.Granted {
+						b.Fatalf("%+v, %v", grants[0], err)
+					}
+					asks[0].Spent, asks[0].Seen = grants[0].Leased-50, grants[0].Leased
+				}
+				b.ReportMetric(serverCost(b, client), "redis-µs/op")
+			})
+		}
+	}
+}
+
+// What it costs Redis to know at each call whether it is the process that decided
+// last: a take with and without the look at INFO.
+func BenchmarkMarker(b *testing.B) {
+	server := startBench(b)
+	const look = "info('server', 'run_id')"
+	if strings.Count(markerSource, look) != 1 {
+		b.Fatalf("the script has not one %s", look)
+	}
+	for _, with := range []bool{true, false} {
+		b.Run(fmt.Sprintf("info=%v", with), func(b *testing.B) {
+			client := server.client(b)
+			l := used(b, client)
+			if !with {
+				run := client.Get(context.Background(), newNames("org_0", "").marker()).Val()[:40]
+				l.lease = newScript(strings.Replace(markerSource, look, "'"+run+"'", 1) + holderSource + leaseSource)
+			}
+			grants := make([]ratelimit.Grant, 1)
+			client.ConfigResetStat(context.Background())
+			for b.Loop() {
+				if err := l.Lease(context.Background(), takeOf(1, 0), grants); err != nil || grants[0].Taken != 1 {
+					b.Fatalf("%+v, %v", grants[0], err)
+				}
+			}
+			b.ReportMetric(serverCost(b, client), "redis-µs/op")
+		})
+	}
 }

@@ -7,98 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"keygate/ratelimit"
-	"keygate/ratelimit/memory"
 )
-
-// A pair is the same ledger twice, in Redis and in memory.
-type pair struct {
-	redis  *Ledger
-	memory *memory.Ledger
-	now    time.Time
-	seen   coverage
-}
-
-// coverage is what the sequences led to, to know that they lead anywhere.
-type coverage struct{ asks, denied, expired, stopped, leased, taken, others, full int }
-
-func newPair(l *Ledger, now time.Time) *pair {
-	p := &pair{redis: l, now: now}
-	p.memory = memory.New(memory.Options{Now: func() time.Time { return p.now }})
-	return p
-}
-
-// fataler is what *testing.T and *rapid.T have in common here.
-type fataler interface {
-	Fatalf(format string, args ...any)
-}
-
-// lease asks both, the ledger in memory at the times at which Redis answered.
-func (p *pair) lease(t fataler, asks []ratelimit.Ask) []ratelimit.Grant {
-	grants := make([]ratelimit.Grant, len(asks))
-	if err := p.redis.Lease(context.Background(), asks, grants); err != nil {
-		t.Fatalf("redis: %v", err)
-	}
-	for i := range asks {
-		p.now = grants[i].Now
-		want := make([]ratelimit.Grant, 1)
-		if err := p.memory.Lease(context.Background(), asks[i:i+1], want); err != nil {
-			t.Fatalf("memory: %v", err)
-		}
-		p.same(t, &asks[i], grants[i], want[0])
-	}
-	return grants
-}
-
-func (p *pair) peek(t fataler, a ratelimit.Ask) {
-	got, err := p.redis.Peek(context.Background(), a)
-	if err != nil {
-		t.Fatalf("redis: %v", err)
-	}
-	p.now = got.Now
-	want, err := p.memory.Peek(context.Background(), a)
-	if err != nil {
-		t.Fatalf("memory: %v", err)
-	}
-	p.same(t, &a, got, want)
-}
-
-func (p *pair) stop(t fataler, organization, key string, version int64) {
-	for _, l := range []ratelimit.Stopper{p.redis, p.memory} {
-		if err := l.Stop(context.Background(), organization, key, version); err != nil {
-			t.Fatalf("stop: %v", err)
-		}
-	}
-}
-
-func (p *pair) same(t fataler, a *ratelimit.Ask, got, want ratelimit.Grant) {
-	if got.Limits == nil {
-		got.Limits = []ratelimit.State{}
-	}
-	if want.Limits == nil {
-		want.Limits = []ratelimit.State{}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("%+v (- memory, + redis):\n%s", *a, diff)
-	}
-	p.seen.asks++
-	switch got.Status {
-	case ratelimit.Denied:
-		p.seen.denied++
-	case ratelimit.Expired:
-		p.seen.expired++
-	case ratelimit.Stopped:
-		p.seen.stopped++
-	}
-	p.seen.leased += min(1, int(got.Leased))
-	p.seen.taken += min(1, int(got.Taken))
-	if got.OthersHold {
-		p.seen.others++
-	}
-}
 
 // held is a session as the replica that leases it sees it.
 type held struct {
@@ -112,9 +24,13 @@ type sequence struct {
 	t        *rapid.T
 	p        *pair
 	limits   []ratelimit.Limit
+	periods  []time.Duration    // of calendar quotas
 	sessions map[string][]*held // of a key
 	past     []ratelimit.Ask
+	settled  map[string]ratelimit.Reservation
+	rules    int64
 	names    int
+	lose     func() // nil: the clock does not stand still
 }
 
 func (s *sequence) int(name string, low, high int) int64 {
@@ -126,7 +42,25 @@ func (s *sequence) quota() int64 {
 }
 
 func (s *sequence) per() time.Duration {
-	return rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Second, 7 * time.Second, time.Minute, time.Hour, ratelimit.MaxWindow}).Draw(s.t, "per")
+	return rapid.SampledFrom([]time.Duration{0, time.Second, 2 * time.Second, 7 * time.Second, time.Minute, time.Hour, ratelimit.MaxWindow, 0}).Draw(s.t, "per")
+}
+
+func (s *sequence) period() time.Duration {
+	return rapid.SampledFrom([]time.Duration{time.Second, 5 * time.Second, time.Hour}).Draw(s.t, "period")
+}
+
+// bound sets the bounds of the present period, as a replica sees them whose clock
+// may be off by almost a period.
+func (s *sequence) bound(l *ratelimit.Limit, period time.Duration) {
+	now := s.p.now.Add(s.p.ahead)
+	switch s.int("clock is off", 0, 7) {
+	case 0:
+		now = now.Add(-period)
+	case 1:
+		now = now.Add(period)
+	}
+	l.Start = now.Truncate(period)
+	l.End, l.NextEnd = l.Start.Add(period), l.Start.Add(2*period)
 }
 
 // ask is one for random limits of a random key.
@@ -140,8 +74,16 @@ func (s *sequence) ask() (a ratelimit.Ask) {
 		if l.Holder == "" {
 			l.Holder = a.Key
 		}
+		if l.Per == 0 {
+			s.bound(&l, s.periods[i])
+		}
 		a.Limits = append(a.Limits, l)
 	}
+	a.Rules = s.rules
+	if s.int("old policy", 0, 9) == 0 {
+		a.Rules, a.Stored = s.rules-1, s.int("stored", 0, 2) > 0
+	}
+	a.Open = s.int("open", 0, 3) == 0
 	if s.int("other order", 0, 4) == 0 {
 		slices.Reverse(a.Limits)
 	}
@@ -197,10 +139,14 @@ func (s *sequence) learn(a ratelimit.Ask, h *held, g ratelimit.Grant) {
 }
 
 // step does one thing; advance moves the clock of both.
-func (s *sequence) step(advance func(time.Duration)) {
+func (s *sequence) step(move func(time.Duration)) {
 	s.t.Helper()
+	advance := func(d time.Duration) {
+		move(d)
+		s.p.ahead += d
+	}
 	var a ratelimit.Ask
-	switch k := s.int("step", 0, 19); k {
+	switch k := s.int("step", 0, 26); k {
 	case 0, 1, 2:
 		a = s.ask()
 		a.Take = a.Cost * s.int("requests", 1, 4)
@@ -218,15 +164,25 @@ func (s *sequence) step(advance func(time.Duration)) {
 	case 12: // many at once, so that charges are merged
 		a = s.ask()
 		a.Take = a.Cost
+		for i := range a.Limits { // none of them may be refused half-way
+			if l := &a.Limits[i]; l.Per == 0 {
+				period := l.End.Sub(l.Start)
+				l.Start = s.p.now.Add(s.p.ahead).Truncate(period)
+				l.End, l.NextEnd = l.Start.Add(period), l.Start.Add(2*period)
+			}
+		}
 		asks := slices.Repeat([]ratelimit.Ask{a}, int(s.int("burst", 2, 100)))
 		s.p.lease(s.t, asks)
 		if len(asks) > 64 {
-			s.p.seen.full++
+			s.p.seen["full"]++
 		}
 	case 13:
 		s.limits[s.int("which", 0, len(s.limits)-1)].Quota = s.quota()
+		s.rules += s.int("new rules", 0, 1)
 	case 14:
-		s.limits[s.int("which", 0, len(s.limits)-1)].Per = s.per()
+		which := s.int("which", 0, len(s.limits)-1)
+		s.limits[which].Per, s.periods[which] = s.per(), s.period()
+		s.rules += s.int("new rules", 0, 1)
 	case 15:
 		if s.int("rarely", 0, 3) == 0 {
 			s.p.stop(s.t, "org_x", "key_a", s.int("stop", 4, 8))
@@ -235,6 +191,17 @@ func (s *sequence) step(advance func(time.Duration)) {
 		advance(time.Duration(s.int("moment", 1, 60_000)) * time.Microsecond)
 	case 18:
 		advance(time.Duration(s.int("while", 1, 2_500_000)) * time.Microsecond)
+	case 20, 21:
+		s.flying()
+	case 22, 23, 24, 25:
+		if s.lose != nil {
+			s.settle()
+		}
+	case 26:
+		if s.lose != nil && s.int("lost", 0, 9) == 0 {
+			s.p.now, s.p.ahead = s.p.now.Add(s.p.ahead), 0
+			s.lose()
+		}
 	case 19: // to the edge of a charge
 		a = s.ask()
 		g := s.p.lease(s.t, []ratelimit.Ask{a})[0]
@@ -247,14 +214,44 @@ func (s *sequence) step(advance func(time.Duration)) {
 	}
 }
 
+// flying has a key begin and end requests in flight.
+func (s *sequence) flying() {
+	a := s.ask()
+	l := ratelimit.Limit{Name: ratelimit.ConcurrentName, Holder: a.Key, Quota: s.int("in flight", 1, 12), Concurrent: true}
+	key := a.Key
+	a.Limits, a.Cost = []ratelimit.Limit{l}, 1
+	a.Key += "!" // to have sessions of its own
+	a, h := s.use(a)
+	a.Key, a.Take = key, 0
+	s.learn(a, h, s.p.lease(s.t, []ratelimit.Ask{a})[0])
+}
+
+// settle corrects what a key took, or sends an old correction again.
+func (s *sequence) settle() {
+	a := s.ask()
+	name := fmt.Sprint(a.Key, " settles ", s.int("series", 0, 40))
+	r := s.settled[name]
+	actual := r.Seen // what came of it before
+	again := r.Reserved > 0 && s.int("again", 0, 3) == 0
+	if !again {
+		r.Reserved += s.int("reserved", 1, 12)
+		actual += s.int("actual", 0, 14)
+	}
+	s.settled[name] = ratelimit.Reservation{Reserved: r.Reserved, Seen: actual}
+	r.Organization, r.Key, r.Limits, r.Session = a.Organization, a.Key, a.Limits, name
+	r.Seen = r.Reserved * s.int("seen", 0, 1)
+	r.At = s.p.now.Add(s.p.ahead).Add(-time.Duration(s.int("ago", -1, 2_000_000)) * time.Microsecond)
+	s.p.settle(s.t, r, actual)
+}
+
 func newSequence(t *rapid.T, p *pair) *sequence {
-	s := &sequence{t: t, p: p, sessions: map[string][]*held{}}
+	s := &sequence{t: t, p: p, sessions: map[string][]*held{}, settled: map[string]ratelimit.Reservation{}, rules: 3}
 	for i, name := range []string{"first", "second", "org", "org2"}[:s.int("limits", 1, 4)] {
 		l := ratelimit.Limit{Name: name, Quota: s.quota(), Per: s.per()}
 		if i >= 2 {
 			l.Holder = "org_x"
 		}
-		s.limits = append(s.limits, l)
+		s.limits, s.periods = append(s.limits, l), append(s.periods, s.period())
 	}
 	return s
 }
@@ -267,26 +264,30 @@ func TestSameGrantsAsMemory(t *testing.T) {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			t.Parallel()
 			w := b.world(t)
-			var sum coverage
+			sum := coverage{}
 			rapid.Check(t, func(rt *rapid.T) {
-				w.do("FLUSHDB")
+				w.reset()
 				p := newPair(w.Ledger, time.UnixMicro(start))
 				step := rapid.SampledFrom([]int{0, 1, 977}).Draw(rt, "µs per decision")
 				w.do("MSET", nowKey, start, stepKey, step)
+				p.step = time.Duration(step) * time.Microsecond
 				s := newSequence(rt, p)
+				if step == 0 {
+					s.lose = func() { w.lose(); w.mark(Known); p.memory.Lose() }
+				}
 				for range rapid.IntRange(10, 120).Draw(rt, "steps") {
 					s.step(func(d time.Duration) { w.do("INCRBY", nowKey, d.Microseconds()) })
 				}
-				sum.asks += p.seen.asks
-				sum.denied += p.seen.denied
-				sum.expired += p.seen.expired
-				sum.stopped += p.seen.stopped
-				sum.leased += p.seen.leased
-				sum.taken += p.seen.taken
-				sum.others += p.seen.others
-				sum.full += p.seen.full
+				for what, n := range p.seen {
+					sum[what] += n
+				}
 			})
-			t.Logf("%+v", sum)
+			for _, what := range []string{"denied", "expired", "stopped", "stale", "lost", "leased", "taken", "others", "full", "settled", "forgotten", "flying"} {
+				if sum[what] == 0 {
+					t.Errorf("no sequence led to %q: %v", what, sum)
+				}
+			}
+			t.Log(sum)
 		})
 	}
 }
@@ -304,7 +305,7 @@ func TestSameGrantsAsMemoryInRealTime(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v", err)
 		}
-		s := newSequence(rt, newPair(New(client), now))
+		s := newSequence(rt, newPair(used(t, client), now))
 		for i := range s.limits {
 			s.limits[i].Per = time.Second
 		}

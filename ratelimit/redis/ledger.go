@@ -6,10 +6,13 @@
 // that in a cluster an ask is one node's business. The values are:
 //
 //	kg:l:{l<n>}:<organization>:<holder>  what a key or organization has spent
+//	kg:c:{l<n>}:<organization>:<holder>  its requests in flight
 //	kg:s:{l<n>}:<organization>:<key>     the stop mark of a key: a version
+//	kg:m:{l<n>}                          the marker of the tag: see [Ledger.Mark]
 //
-// A key without an organization stands in for it. Each value has a time to live:
-// a holder's ends when its last charge has, a mark's after [ratelimit.StopLife].
+// A key without an organization stands in for it. Each value but the markers has
+// a time to live: a holder's ends when its last charge has, a mark's after
+// [ratelimit.StopLife].
 //
 // A value that is not of this ledger's making is never read as "nothing spent":
 // asks that need it fail with [ErrDamaged], which names it, until an operator has
@@ -32,28 +35,40 @@ import (
 // none of the ledger's.
 var ErrDamaged = errors.New("stored value is damaged: remove it with DEL")
 
-//go:embed lease.lua
-var leaseSource string
-
-//go:embed stop.lua
-var stopSource string
+var (
+	//go:embed marker.lua
+	markerSource string
+	//go:embed holder.lua
+	holderSource string
+	//go:embed lease.lua
+	leaseSource string
+	//go:embed stop.lua
+	stopSource string
+	//go:embed mark.lua
+	markSource string
+)
 
 // Ledger implements [ratelimit.Ledger] and [ratelimit.Stopper].
 type Ledger struct {
 	client goredis.UniversalClient
 	lease  script
 	stop   script
+	mark   script
 }
 
 var (
 	_ ratelimit.Ledger  = (*Ledger)(nil)
 	_ ratelimit.Stopper = (*Ledger)(nil)
+	_ ratelimit.Settler = (*Ledger)(nil)
 )
 
 // New returns a ledger on a client made with what [Options] returns. The client
 // stays the caller's, who closes it.
 func New(client goredis.UniversalClient) *Ledger {
-	return &Ledger{client: client, lease: newScript(leaseSource), stop: newScript(stopSource)}
+	return &Ledger{
+		client: client,
+		lease:  newScript(markerSource + holderSource + leaseSource), stop: newScript(stopSource), mark: newScript(markerSource + markSource),
+	}
 }
 
 // Lease implements [ratelimit.Ledger]. Several asks go out as one pipeline. Each
@@ -103,6 +118,21 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 	return g, err
 }
 
+// Settle implements [ratelimit.Settler].
+func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
+	if err := r.Validate(actual); err != nil {
+		return fmt.Errorf("redis ledger: %w", err)
+	}
+	c := newCall(ctx, l.lease.settled(&r, actual))
+	if err := l.run(ctx, &l.lease, []*call{c}); err != nil {
+		return err
+	}
+	if len(c.Val()) > 0 && ratelimit.Status(c.Val()[0]) == ratelimit.Expired {
+		return fmt.Errorf("redis ledger: %w", ratelimit.ErrForgotten)
+	}
+	return nil
+}
+
 // Stop implements [ratelimit.Stopper]. It may be repeated where it failed.
 func (l *Ledger) Stop(ctx context.Context, organization, key string, version int64) error {
 	if err := ratelimit.ValidateStop(key, version); err != nil {
@@ -146,6 +176,12 @@ func (l *Ledger) send(ctx context.Context, calls []*call) {
 			return nil
 		})
 	}
+}
+
+// isReply reports whether Redis itself refused a call: it would again.
+func isReply(err error) bool {
+	_, ok := errors.AsType[goredis.Error](err)
+	return ok || errors.Is(err, ErrDamaged)
 }
 
 // failure says what became of a call, without what was sent.

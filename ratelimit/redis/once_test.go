@@ -90,7 +90,7 @@ func TestAskIsSentOnce(t *testing.T) {
 					o.Dialer = cut.dial
 					client := goredis.NewUniversalClient(o)
 					defer client.Close()
-					l := New(client)
+					l := used(t, client)
 					ctx := context.Background()
 					asks, grants := make([]ratelimit.Ask, batch), make([]ratelimit.Grant, batch)
 					for i := range asks {
@@ -134,7 +134,7 @@ func TestUnknownScript(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{})
 	client := goredis.NewUniversalClient(patient(&goredis.UniversalOptions{Addrs: []string{server.Addr()}}))
 	defer client.Close()
-	l := New(client)
+	l := used(t, client)
 	minute := limit("minute", 100, time.Minute)
 	asks := []ratelimit.Ask{takeAsk(1, minute), takeAsk(1, minute), takeAsk(1, minute)}
 	grants := make([]ratelimit.Grant, 3)
@@ -171,6 +171,9 @@ func TestUnknownScript(t *testing.T) {
 func TestAway(t *testing.T) {
 	const secret = "hunter2hunter2"
 	server := redistest.Start(t, redistest.Options{Password: secret})
+	calm := goredis.NewUniversalClient(patient(&goredis.UniversalOptions{Addrs: []string{server.Addr()}, Password: secret}))
+	defer calm.Close()
+	used(t, calm)
 	connect := func(password string) *Ledger {
 		client := goredis.NewUniversalClient(Options(&goredis.UniversalOptions{Addrs: []string{server.Addr()}, Password: password}))
 		t.Cleanup(func() { client.Close() })
@@ -224,7 +227,7 @@ func TestCluster(t *testing.T) {
 	}
 	client := goredis.NewUniversalClient(patient(o))
 	defer client.Close()
-	l := New(client)
+	l := used(t, client)
 	asks, grants := make([]ratelimit.Ask, 60), make([]ratelimit.Grant, 60)
 	for i := range asks {
 		org := fmt.Sprint("org_", i%30)

@@ -3,6 +3,7 @@ package management
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -126,5 +127,35 @@ func TestRevocationAboveThePlan(t *testing.T) {
 	}
 	if got := w.must(t, w.operator, "POST", "/v1/keys/"+brief+"/revoke", nil); got["status"] != "revoked" {
 		t.Errorf("revoked: %v", got)
+	}
+}
+
+// TestDeletedAccountOfAGuest: deleting an account took away what it held at other
+// organizations, of which neither the one that deleted it knew nor the other's
+// audit log told.
+func TestDeletedAccountOfAGuest(t *testing.T) {
+	c := &clock{at: time.Now().Truncate(time.Second)}
+	w := newWorld(t, c, openSQLite(t)(c))
+	t.Cleanup(w.end)
+	home, host := newTenant(t, w, "acme"), newTenant(t, w, "globex")
+	guest := w.must(t, w.operator, "POST", "/v1/accounts", object{"name": "guest", "organization": home.slug, "role": "owner"})["id"].(string)
+	w.must(t, w.operator, "POST", "/v1/accounts/"+guest+"/grants", object{"organization": host.slug, "role": "owner"})
+	q := request{key: home.keys["owner"], method: "DELETE", target: "/v1/accounts/" + guest}
+	if a := w.send(t, q); a.status != 409 || strings.Contains(string(a.raw), host.slug) || strings.Contains(string(a.raw), host.org) {
+		t.Fatalf("by its own organization: %d %s", a.status, a.raw)
+	}
+	if got := w.must(t, w.operator, "GET", "/v1/accounts/"+guest, nil); len(got["grants"].([]any)) != 2 {
+		t.Fatalf("then it holds %v", got["grants"])
+	}
+	q.key = w.operator
+	if a := w.send(t, q); a.status != 204 {
+		t.Fatalf("by an operator: %d %s", a.status, a.raw)
+	}
+	for _, x := range []struct{ slug, action, other string }{{host.slug, "grant.remove", home.org}, {home.slug, "account.delete", host.org}} {
+		entries := w.must(t, w.operator, "GET", "/v1/audit?organization="+x.slug+"&target="+guest, nil)["items"].([]any)
+		newest := entries[0].(object)
+		if newest["action"] != x.action || strings.Contains(fmt.Sprint(newest), x.other) {
+			t.Errorf("the log of %s ends with %v", x.slug, newest)
+		}
 	}
 }

@@ -169,13 +169,20 @@ func (m *machine) deleteAccount(t *rapid.T, by *secret, id string) {
 				return f
 			}
 		}
-		if slices.ContainsFunc(m.keys, func(k *modelKey) bool { return k.account == id }) {
+		if len(seen) < len(acc.grants) || slices.ContainsFunc(m.keys, func(k *modelKey) bool { return k.account == id }) {
 			return forecast{status: 409, version: acc.version}
 		}
 		return forecast{status: 204, version: acc.version, happens: func(object) (object, int64) {
 			m.accounts = remove(m.accounts, acc)
 			m.gone["account"] = append(m.gone["account"], id)
-			m.entry("account.delete", "account", id, acc.organization, acc.view(seen...), nil)
+			own := slices.Clone(seen)
+			for _, g := range seen {
+				if g.organization != acc.organization {
+					own = remove(own, g)
+					m.entry("grant.remove", "account", id, g.organization, g.view(), nil)
+				}
+			}
+			m.entry("account.delete", "account", id, acc.organization, acc.view(own...), nil)
 			return nil, 0
 		}}
 	})

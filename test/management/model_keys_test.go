@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -41,7 +42,7 @@ func (m *machine) createKey(t *rapid.T, by *secret, body object) {
 // give puts a new secret before those that a key has.
 func (m *machine) give(k *modelKey, text string) {
 	k.secrets = slices.Insert(k.secrets, 0, m.newSecret(text, ""))
-	k.secrets = k.secrets[:min(4, len(k.secrets))]
+	k.secrets = k.secrets[:min(12, len(k.secrets))]
 	m.shown = append(m.shown, &secret{text, k.id})
 }
 
@@ -98,7 +99,7 @@ func (m *machine) editKey(t *rapid.T, by *secret, id string, body object) {
 			wrong := k.describe(body)
 			if ending {
 				at, ok := expiry(expires, now)
-				if !ok {
+				if !ok || expires == "" {
 					wrong = append(wrong, "#/expires")
 				}
 				if k.expires, k.lifetime = at, 0; !at.IsZero() {
@@ -120,9 +121,35 @@ func (m *machine) editKey(t *rapid.T, by *secret, id string, body object) {
 			if beyond := beyondCaller(a, k, before.permissions); beyond != nil {
 				return false, refused(403, beyond...)
 			}
+			if loosened := loosened(a, before, k); loosened != nil {
+				return false, refused(403, loosened...)
+			}
 			return fmt.Sprint(before.view()) != fmt.Sprint(k.view()), forecast{}
 		})
 	})
+}
+
+// loosened are the bounds of its own that a key would undo.
+func loosened(a modelActor, before, k *modelKey) (fields []string) {
+	if a.operator || a.key.id != k.id {
+		return nil
+	}
+	if !before.expires.IsZero() && (k.expires.IsZero() || k.expires.After(before.expires)) {
+		fields = append(fields, "#/expires")
+	}
+	wider := len(k.cidrs) == 0
+	for _, text := range k.cidrs {
+		n, inside := netip.MustParsePrefix(text), false
+		for _, old := range before.cidrs {
+			o := netip.MustParsePrefix(old)
+			inside = inside || o.Contains(n.Addr()) && o.Bits() <= n.Bits()
+		}
+		wider = wider || !inside
+	}
+	if len(before.cidrs) > 0 && wider {
+		fields = append(fields, "#/allowed_cidrs")
+	}
+	return fields
 }
 
 func (m *machine) transition(t *rapid.T, by *secret, id, verb string) {
@@ -155,7 +182,7 @@ func (m *machine) rotateKey(t *rapid.T, by *secret, id string, asked any) {
 			return early(422, "#/overlap")
 		}
 		return m.changed(a, id, "key.rotate", func(k *modelKey) (bool, forecast) {
-			now := m.now()
+			before, now := k.clone(), m.now()
 			status := k.status(now)
 			if status == "revoked" {
 				return false, refused(409)
@@ -183,6 +210,9 @@ func (m *machine) rotateKey(t *rapid.T, by *secret, id string, asked any) {
 			}
 			if len(wrong) > 0 {
 				return false, refused(422, wrong...)
+			}
+			if loosened := loosened(a, before, k); loosened != nil {
+				return false, refused(403, loosened...)
 			}
 			for i := range k.secrets { // the older one ends now
 				s, ends := &k.secrets[i], now
@@ -294,10 +324,7 @@ func (m *machine) importKey(a modelActor, item object, id string) bool {
 		ends, ok = at, err == nil
 	}
 	if k.expires = ends; !ends.IsZero() {
-		k.lifetime = ends.Sub(now)
-		if item["status"] == "expired" {
-			k.lifetime = max(ends.Sub(k.created), 0)
-		}
+		k.lifetime = max(ends.Sub(k.created), 0)
 	}
 	counts := 0
 	if status := k.status(now); status == "active" || status == "paused" {

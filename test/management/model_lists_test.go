@@ -194,23 +194,33 @@ func (m *machine) exportOf(a modelActor, ref string) (int, []object) {
 	if !a.operator {
 		return 403, nil
 	}
-	o := m.organization(ref)
-	if ref != "" && o == nil {
+	asked := m.organization(ref)
+	if ref != "" && asked == nil {
 		return 404, nil
 	}
 	var all []object
 	for _, k := range slices.Backward(m.keys) {
-		if o != nil && k.organization != o.id {
+		o := m.organization(k.organization)
+		if o == nil || ref != "" && o != asked {
 			continue
 		}
+		status := k.status(m.now())
 		shown := object{
-			"name": k.name, "account": k.account, "status": k.status(m.now()), "created_at": k.created,
+			"name": k.name, "status": status, "organization": o.slug, "created_at": k.created,
 			"hash": keys.HashText(keys.HashSecret(k.secrets[0].text)), "prefix": k.secrets[0].prefix, "last_four": k.secrets[0].lastFour,
 		}
 		put(shown, "description", k.description)
-		put(shown, "organization", k.organization)
-		put(shown, "space", k.space)
+		if sp := m.space(o.id, k.space); sp != nil {
+			shown["space"] = sp.slug
+		}
+		put(shown, "account", m.exportedOwner(k))
 		put(shown, "plan", k.plan)
+		if status == "expired" && !k.paused.IsZero() {
+			shown["paused"] = true
+		}
+		if !k.expires.IsZero() && k.lifetime > 0 {
+			shown["lifetime"] = k.lifetime.String()
+		}
 		put(shown, "permissions", k.permissions)
 		put(shown, "allowed_cidrs", k.cidrs)
 		put(shown, "overrides", k.terms.shown())
@@ -218,6 +228,27 @@ func (m *machine) exportOf(a modelActor, ref string) (int, []object) {
 		all = append(all, shown)
 	}
 	return 0, all
+}
+
+// exportedOwner is how an export names who owns a key: not at all, by a name that
+// is the only one, or by its id.
+func (m *machine) exportedOwner(k *modelKey) string {
+	if k.account == keys.DefaultAccount(k.organization) {
+		return ""
+	}
+	named, owner := map[string]int{}, ""
+	for _, a := range m.accounts {
+		if a.organization != k.organization {
+			continue
+		}
+		if named[a.name]++; a.id == k.account {
+			owner = a.name
+		}
+	}
+	if owner != "" && named[owner] == 1 {
+		return owner
+	}
+	return k.account
 }
 
 // listAudit lists the audit log by any filters.

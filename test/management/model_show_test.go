@@ -54,17 +54,14 @@ func asObjects(list []object) []object {
 // same compares what JSON makes of two values.
 func same(a, b any) bool { return compare.Equal(asJSON(a), asJSON(b)) }
 
-// shown is how answers write terms, stored how the audit log does.
-func (m modelTerms) shown() object  { return m.as("1m") }
-func (m modelTerms) stored() object { return m.as("1m0s") }
-
-func (m modelTerms) as(minute string) object {
+// shown is how answers and the audit log write terms.
+func (m modelTerms) shown() object {
 	if m.requests == 0 && m.maxKeys == nil {
 		return nil
 	}
 	o := object{}
 	if m.requests > 0 {
-		o["limits"] = []object{{"name": "minute", "requests": m.requests, "per": minute}}
+		o["limits"] = []object{{"name": "minute", "requests": m.requests, "per": "1m"}}
 	}
 	if m.maxKeys != nil {
 		o["max_keys"] = *m.maxKeys
@@ -80,7 +77,7 @@ func (o *modelOrganization) show() object {
 
 func (o *modelOrganization) view() object {
 	out := object{"id": o.id, "slug": o.slug, "name": o.name, "plan": o.plan}
-	put(out, "overrides", o.terms.stored())
+	put(out, "overrides", o.terms.shown())
 	return out
 }
 
@@ -174,7 +171,7 @@ func (k *modelKey) view() object {
 	put(o, "permissions", k.permissions)
 	put(o, "allowed_cidrs", k.cidrs)
 	put(o, "plan", k.plan)
-	put(o, "overrides", k.terms.stored())
+	put(o, "overrides", k.terms.shown())
 	put(o, "expires_at", k.expires)
 	put(o, "paused_at", k.paused)
 	put(o, "revoked_at", k.revoked)

@@ -53,7 +53,7 @@ func (o *modelOrganization) take(body object) (wrong []string) {
 	}
 	if overrides, ok := body["overrides"].(object); ok {
 		if o.terms = termsOf(overrides); o.terms.maxKeys != nil && *o.terms.maxKeys < -1 {
-			wrong = append(wrong, "#/overrides")
+			wrong = append(wrong, "#/overrides/max_keys")
 		}
 	}
 	if !modelSlug.MatchString(o.slug) {

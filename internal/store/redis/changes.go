@@ -30,19 +30,25 @@ const (
 type eras struct {
 	mu   sync.Mutex
 	mark string
+	id   string
 	n    int64
 }
 
 const eraShift = 40 // a cursor has room for 8 million eras of a trillion entries
 
-// of returns the present era; a mark other than the last one begins the next.
-func (e *eras) of(mark string) int64 {
+// of returns the present era; another identity or replication id than the last
+// one begins the next, of which turned is told.
+func (e *eras) of(id, replication string, turned func(emptied bool)) int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	mark := id + " " + replication
 	if e.mark != "" && e.mark != mark {
 		e.n++
+		if turned != nil {
+			turned(e.id != id)
+		}
 	}
-	e.mark = mark
+	e.mark, e.id = mark, id
 	return e.n
 }
 
@@ -104,15 +110,17 @@ func (s *Store) changesAfter(ctx context.Context, after int64, block time.Durati
 	}
 	id := identity.Val()
 	if id == "" { // the store was emptied under us
-		if id, _, err = s.ensureSchema(ctx); err != nil {
+		found, err := s.ensureSchema(ctx)
+		if err != nil {
 			return keys.ChangeBatch{}, err
 		}
+		id = found.identity
 	}
 	replication := parseInfo(info.Val()) // empty where INFO is not allowed
 	if replication["role"] == "slave" {
 		return keys.ChangeBatch{}, errReplica
 	}
-	base := s.eras.of(id+" "+replication["master_replid"]) << eraShift
+	base := s.eras.of(id, replication["master_replid"], s.turned) << eraShift
 	last := int64(0)
 	if text := end.Val(); text != "" {
 		if last, err = strconv.ParseInt(text, 10, 64); err != nil {

@@ -46,6 +46,10 @@ type Options struct {
 	// KeepChanges is about how many change entries are kept; DefaultKeepChanges
 	// if 0.
 	KeepChanges int
+	// Turned, if not nil, is told when the Redis that is read is not what it was:
+	// a replica was promoted, or it was restarted; emptied says that the store is
+	// another one. It must not block.
+	Turned func(emptied bool)
 }
 
 func (o *Options) validate() error {
@@ -72,6 +76,8 @@ type Store struct {
 	now         func() time.Time
 	keepChanges int64
 	fresh       bool
+	turned      func(emptied bool)
+	seen        atomic.Bool // the store was there once
 	server      atomic.Pointer[server]
 	eras        eras
 	applying    sync.RWMutex // Close waits for the changes that are being made
@@ -92,7 +98,7 @@ func New(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	return &Store{client: o.Client, now: o.Now, keepChanges: int64(o.KeepChanges), closing: make(chan struct{})}, nil
+	return &Store{client: o.Client, now: o.Now, keepChanges: int64(o.KeepChanges), turned: o.Turned, closing: make(chan struct{})}, nil
 }
 
 // Open makes sure that Redis can be written and has the schema that this version
@@ -103,11 +109,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, created, err := s.ensureSchema(ctx)
+	found, err := s.ensureSchema(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.fresh = created
+	s.fresh = found.created
 	if err := s.Ping(ctx); err != nil {
 		return nil, err
 	}
@@ -118,25 +124,52 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // for there was nothing before.
 func (s *Store) Fresh() bool { return s.fresh }
 
-// ensureSchema returns the store's identity, a random id that it is given when
-// it is first used: another one means that everything before it is gone.
-func (s *Store) ensureSchema(ctx context.Context) (identity string, created bool, err error) {
+// schema is what the store's record says.
+type schema struct {
+	// identity is a random id that the store is given when it is first used:
+	// another one means that everything before it is gone.
+	identity string
+	created  bool
+	prepared bool // see LimitsPrepared
+}
+
+func (s *Store) ensureSchema(ctx context.Context) (schema, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	id := make([]byte, 12)
 	rand.Read(id) // never fails
-	answer, err := schemaScript.Run(ctx, s.client, []string{schemaKey}, schemaVersion, hex.EncodeToString(id), micros(s.now())).Slice()
+	answer, err := schemaScript.Run(ctx, s.client, []string{schemaKey}, schemaVersion, hex.EncodeToString(id), micros(s.now()), s.seen.Load()).Slice()
 	if err != nil {
-		return "", false, s.failed(ctx, err)
+		return schema{}, s.failed(ctx, err)
 	}
-	if len(answer) != 3 {
-		return "", false, fmt.Errorf("the schema record of Redis has %d fields", len(answer))
+	if len(answer) != 4 {
+		return schema{}, fmt.Errorf("the schema record of Redis has %d fields", len(answer))
 	}
 	if err := checkSchema(answer[0]); err != nil {
-		return "", false, err
+		return schema{}, err
 	}
-	identity, _ = answer[1].(string)
-	return identity, answer[2] == int64(1), nil
+	s.seen.Store(true)
+	found := schema{created: answer[2] == int64(1), prepared: answer[3] == int64(1)}
+	found.identity, _ = answer[1].(string)
+	return found, nil
+}
+
+// LimitsPrepared reports whether the ledger's markers were made in this store, or
+// are missing because something was lost. Where they were not, it is the first use
+// of this Redis: whoever starts makes them and then says so with PrepareLimits.
+func (s *Store) LimitsPrepared(ctx context.Context) (bool, error) {
+	found, err := s.ensureSchema(ctx)
+	return found.prepared, err
+}
+
+// PrepareLimits notes that the ledger's markers were made.
+func (s *Store) PrepareLimits(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := s.client.HSet(ctx, schemaKey, "limits", "prepared").Err(); err != nil {
+		return s.failed(ctx, err)
+	}
+	return nil
 }
 
 // checkSchema refuses what a newer version wrote.
@@ -169,9 +202,10 @@ func (s *Store) Ping(ctx context.Context) error {
 		return s.failed(ctx, err)
 	}
 	if schema.Val()[1] == nil {
-		_, _, err := s.ensureSchema(ctx)
+		_, err := s.ensureSchema(ctx)
 		return err
 	}
+	s.seen.Store(true)
 	return checkSchema(schema.Val()[0])
 }
 

@@ -1,0 +1,69 @@
+package ratelimit
+
+import (
+	"sync"
+	"time"
+)
+
+// A clockWatch notices when the ledger's clock is set. The windows of all limits
+// move with it, so that a step forward frees what is still in some window.
+//
+// Each answer says what the ledger's time was at some moment between the sending
+// and the receipt, which bounds the offset of the two clocks. The bounds of
+// several answers overlap, as wide as drift makes them, unless a clock was set.
+// This process has two clocks: the wall clock may be set itself, and the
+// monotonic one stands still while the machine sleeps. Only what neither can
+// explain is the ledger's doing.
+type clockWatch struct {
+	mu         sync.Mutex
+	origin     time.Time
+	mono, wall offsets
+}
+
+// offsets bounds the ledger's clock less one of this process's.
+type offsets struct {
+	low, high time.Duration
+	at        time.Duration
+	known     bool
+}
+
+// offsetSlack is for clocks that are read in whole microseconds.
+const offsetSlack = time.Millisecond
+
+// note takes in one answer and returns by how much the ledger's clock was set
+// since the former, 0 as a rule.
+func (c *clockWatch) note(sent, received, ledger time.Time) time.Duration {
+	if ledger.IsZero() {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.origin.IsZero() {
+		c.origin = sent
+	}
+	theirs := ledger.Sub(c.origin.Round(0))
+	byMono := c.mono.note(theirs, sent.Sub(c.origin), received.Sub(c.origin))
+	origin := c.origin.Round(0)
+	byWall := c.wall.note(theirs, sent.Round(0).Sub(origin), received.Round(0).Sub(origin))
+	if byMono == 0 || byWall == 0 {
+		return 0
+	}
+	return byMono
+}
+
+func (o *offsets) note(theirs, sent, received time.Duration) (step time.Duration) {
+	low, high := theirs-received-offsetSlack, theirs-sent+offsetSlack
+	drift := time.Duration(2 * Drift * float64(max(0, received-o.at)))
+	formerLow, formerHigh := o.low-drift, o.high+drift
+	switch {
+	case !o.known:
+	case low > formerHigh:
+		step = low - formerHigh
+	case high < formerLow:
+		step = high - formerLow
+	default:
+		low, high = max(low, formerLow), min(high, formerHigh)
+	}
+	*o = offsets{low: low, high: high, at: received, known: true}
+	return step
+}

@@ -1,0 +1,194 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// settleEvery is how often corrections go to the ledger: often enough for a
+	// budget to be right, and later than a leasing client reports what it spent,
+	// which must be known before any of it can return.
+	settleEvery = time.Second
+	// maxCorrections bounds the corrections that wait, maxSeries the budgets that
+	// they are about. What does not fit stays as it was reserved.
+	maxCorrections = 10_000
+	maxSeries      = 10_000
+	// seriesIdle is after how long without a correction a series ends; its ledger
+	// remembers it for longer.
+	seriesIdle = SettleWithin - time.Minute
+	// settleTimeout bounds one correction, settleRound those of one time.
+	settleTimeout = CallTimeout
+	settleRound   = 800 * time.Millisecond
+)
+
+// Settling brings to the ledger what requests cost whose cost showed only in the
+// answer. It is never in the way of a request: what cannot be corrected stays as
+// it was reserved, which is never less than promised to others.
+// Safe for concurrent use.
+type Settling struct {
+	ledger Settler
+	now    func() time.Time
+	name   string // of this process; part of the names of its series
+	names  uint64
+	queue  chan correction
+	series map[string][]*series // of a key
+
+	dropped, failed atomic.Uint64
+}
+
+// A correction is what one request came to.
+type correction struct {
+	ask              Ask
+	at               time.Time
+	reserved, actual int64
+}
+
+// A series is the corrections of one key under the same limits, summed up.
+type series struct {
+	Reservation
+	actual, seenActual int64
+	used               time.Time
+}
+
+// NewSettling returns one for a process with a name of its own: no other process
+// may ever have the same.
+func NewSettling(ledger Settler, process string, now func() time.Time) *Settling {
+	return &Settling{
+		ledger: ledger, now: now, name: process,
+		queue: make(chan correction, maxCorrections), series: make(map[string][]*series),
+	}
+}
+
+// Add notes what a request of cost ask.Cost came to. It does not block. A decision
+// that no ledger made is not corrected.
+func (s *Settling) Add(ask *Ask, d *Decision, actual int64) {
+	if d.At.IsZero() || actual == ask.Cost {
+		return
+	}
+	select {
+	case s.queue <- correction{*ask, d.At, ask.Cost, actual}:
+	default:
+		s.dropped.Add(1)
+	}
+}
+
+// Dropped counts the corrections that were not noted because too many waited, and
+// Failed those that a ledger did not take in, to be tried again.
+func (s *Settling) Dropped() uint64 { return s.dropped.Load() }
+
+// Failed counts the calls in which a correction did not reach the ledger; it is
+// sent again with the next ones.
+func (s *Settling) Failed() uint64 { return s.failed.Load() }
+
+// Run brings corrections to the ledger until ctx ends, and then once more.
+func (s *Settling) Run(ctx context.Context) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		s.round(context.WithoutCancel(ctx))
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// round sums up what waits and sends it. A ledger that fails is left alone until
+// the next time: its corrections are cumulative.
+func (s *Settling) round(ctx context.Context) {
+	idle := s.now().Add(-seriesIdle)
+	for key, all := range s.series {
+		all = slices.DeleteFunc(all, func(r *series) bool { return r.used.Before(idle) })
+		if s.series[key] = all; len(all) == 0 {
+			delete(s.series, key)
+		}
+	}
+	for range len(s.queue) {
+		s.sum(<-s.queue)
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleRound)
+	defer cancel()
+	for _, all := range s.series {
+		for _, r := range all {
+			if err := s.send(ctx, r); err != nil {
+				s.failed.Add(1)
+				cancel() // the others would only wait as well
+			}
+		}
+	}
+}
+
+// sum adds a correction to its series.
+func (s *Settling) sum(c correction) {
+	all := s.series[c.ask.Key]
+	var r *series
+	for _, held := range all {
+		if sameBudgets(held.Limits, c.ask.Limits) {
+			r = held
+		}
+	}
+	if r == nil {
+		if len(s.series) >= maxSeries {
+			s.dropped.Add(1)
+			return
+		}
+		r = &series{Reservation: Reservation{Organization: c.ask.Organization, Key: c.ask.Key, Limits: c.ask.Limits}}
+		s.rename(r)
+		s.series[c.ask.Key] = append(all, r)
+	}
+	if r.Reserved == r.Seen || c.at.Before(r.At) {
+		r.At = c.at
+	}
+	r.Reserved, r.actual, r.used = r.Reserved+c.reserved, r.actual+c.actual, s.now()
+}
+
+// rename begins a series anew with what is not settled yet.
+func (s *Settling) rename(r *series) {
+	s.names++
+	r.Session = s.name + "." + strconv.FormatUint(s.names, 36)
+	r.Reserved, r.actual = r.Reserved-r.Seen, r.actual-r.seenActual
+	r.Seen, r.seenActual = 0, 0
+}
+
+func (s *Settling) send(ctx context.Context, r *series) error {
+	if r.Reserved == r.Seen || ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	err := s.ledger.Settle(ctx, r.Reservation, r.actual)
+	if errors.Is(err, ErrForgotten) {
+		s.rename(r)
+		err = s.ledger.Settle(ctx, r.Reservation, r.actual)
+	}
+	if err != nil {
+		return err
+	}
+	if r.Seen, r.seenActual = r.Reserved, r.actual; r.Reserved > MaxQuota/2 || r.actual > MaxQuota/2 {
+		s.rename(r)
+	}
+	return nil
+}
+
+// sameBudgets reports whether two lists are of the same limits, in the same
+// periods: a correction under other limits would return what was never charged.
+func sameBudgets(a, b []Limit) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := &a[i], &b[i]
+		if x.Name != y.Name || x.Holder != y.Holder || x.Per != y.Per || !x.Start.Equal(y.Start) || !x.End.Equal(y.End) {
+			return false
+		}
+	}
+	return true
+}

@@ -27,7 +27,11 @@ func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal
 	if len(values) == 1 {
 		c.Token = token(values[0])
 	}
-	return c, Presented(c.Token != "", c.Exposed)
+	refusal := Presented(c.Token != "", c.Exposed)
+	if len(values) == 1 && refusal != nil && !c.Exposed {
+		return c, refuse(Missing, "There is an Authorization header that is not 'Bearer <key>'. Send the API key as 'Authorization: Bearer <key>'.")
+	}
+	return c, refusal
 }
 
 // Presented judges how the one key of a request was sent: in the header, in the

@@ -34,6 +34,7 @@ func (x *exchange) refuse(answer *refusal) {
 	if x.decision == allowed || answer.decision != allowed {
 		x.decision = answer.decision
 	}
+	x.why(answer)
 	h := x.w.Header()
 	if answer.problem.Status == statusClientGone {
 		// Hardly anybody is left to read it. But a client that has only finished
@@ -59,6 +60,18 @@ func (x *exchange) refuse(answer *refusal) {
 		return
 	}
 	problem.Write(x, &answer.problem)
+}
+
+// why notes for the log what a request that was not refused for its key was
+// refused for. Details stay out: they may hold a path, and that a key.
+func (x *exchange) why(answer *refusal) {
+	switch {
+	case x.reason != "":
+	case answer.decision == limited:
+		x.reason = "The limit " + strings.Join(answer.problem.ViolatedPolicies, ", ") + " is used up."
+	case answer.decision == badRequest, answer.decision == notFound, answer.decision == methodNotAllowed:
+		x.reason = answer.problem.Error + "."
+	}
 }
 
 // ignoreBody bounds the wait for a body that is not forwarded: net/http reads

@@ -46,7 +46,7 @@ func TestAnswers(t *testing.T) {
 		text, challenge, detail      string
 	}{
 		{"no key", "GET", "/any/", "", nil, 401, "API key is missing", challenge, "Authorization: Bearer"},
-		{"another scheme", "GET", "/any/", "", []string{"Authorization", "Basic YTpi"}, 401, "API key is missing", challenge, ""},
+		{"another scheme", "GET", "/any/", "", []string{"Authorization", "Basic YTpi"}, 401, "API key is missing", challenge, "is not 'Bearer <key>'"},
 		{"malformed", "GET", "/any/", "nonsense", nil, 401, "API key is invalid", invalid, ""},
 		{"bad checksum", "GET", "/any/", reader[:len(reader)-1] + "!", nil, 401, "API key is invalid", invalid, ""},
 		{"unknown", "GET", "/any/", format.Generate(), nil, 401, "API key is invalid", invalid, ""},

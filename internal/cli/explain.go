@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,12 +156,15 @@ func (a *app) printExplanation(n *names, f format, request []string, e admin.Exp
 		{"Space", explainedRule(func(r *admin.ExplainedRule) string { return r.Space })},
 		{"Plan", func(e admin.Explanation) string { return e.Plan }},
 		{"Answer", func(e admin.Explanation) string {
+			if e.Allowed && openAddress(e) != "" {
+				return "the upstream's: let through from the key's allowed addresses only; give --address to judge one"
+			}
 			if e.Allowed {
 				return "the upstream's: the request is let through"
 			}
 			return fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
 		}},
-		{"Reason", func(e admin.Explanation) string { return e.Detail }},
+		{"Reason", func(e admin.Explanation) string { return cmp.Or(e.Detail, openAddress(e)) }},
 		{"Lacks", func(e admin.Explanation) string { return strings.Join(e.Missing, ", ") }},
 	})
 	if err == nil && len(e.Checks) > 0 {
@@ -186,6 +190,17 @@ func (a *app) printExplanation(n *names, f format, request []string, e admin.Exp
 		})
 	}
 	return err
+}
+
+// openAddress says from where a key may be used whose client's address was not
+// given, "" where nothing depends on it.
+func openAddress(e admin.Explanation) string {
+	for _, c := range e.Checks {
+		if c.Name == "address" && c.Result == "skip" && e.Key != "" && (e.Rule == nil || e.Rule.Public == "") {
+			return c.Detail
+		}
+	}
+	return ""
 }
 
 // allows says how much a limit admits, in what, and whom.

@@ -53,7 +53,7 @@ Exit code 0: it works, and may do what was asked about; 4: not.`,
 		if err != nil {
 			return err
 		}
-		if err := a.printTest(newNames(cmd.Context(), c), *output, args[1:], t); err != nil {
+		if err := a.printTest(newNames(cmd.Context(), c), *output, args[1:], k, t); err != nil {
 			return err
 		}
 		return allowed(t.Works && (t.Permission == nil || t.Permission.Held) && (t.Request == nil || t.Request.Allowed))
@@ -61,12 +61,14 @@ Exit code 0: it works, and may do what was asked about; 4: not.`,
 	return cmd
 }
 
-func (a *app) printTest(n *names, f format, request []string, t admin.KeyTest) error {
+func (a *app) printTest(n *names, f format, request []string, k admin.Key, t admin.KeyTest) error {
 	err := printOne(a, f, t, []column[admin.KeyTest]{
 		{"Key", func(t admin.KeyTest) string { return both(t.Name, t.ID) }},
 		{"Status", func(t admin.KeyTest) string { return t.Status }},
 		{"Works", func(t admin.KeyTest) string { return yesOr(t.Works, t.Detail) }},
+		{"Works from", func(admin.KeyTest) string { return strings.Join(k.AllowedCIDRs, ", ") }},
 		{"May do", func(t admin.KeyTest) string { return strings.Join(t.Scopes, ", ") }},
+		{"In the space", func(admin.KeyTest) string { return n.space(k.Organization, k.Space) }},
 		{"Permission", func(t admin.KeyTest) string {
 			if t.Permission == nil {
 				return ""

@@ -235,7 +235,7 @@ func TestFailures(t *testing.T) {
 		{"misspelt flag", in.env, []string{"keys", "create", "--permisions", "a"}, exitUsage, []string{"did you mean --permissions?"}},
 		{"no number", in.env, []string{"keys", "list", "--limit", "abc"}, exitUsage, []string{`--limit: "abc" is no whole number`}},
 		{"path before method", in.env, []string{"explain", "/orders", "GET"}, exitUsage, []string{`"/orders" is no method: METHOD comes first`}},
-		{"too long an overlap", in.env, []string{"keys", "rotate", "plain", "--overlap", "60d"}, exitRefused, []string{`--overlap: must lie between 0 and 30 days (given: "60d")`}},
+		{"too long an overlap", in.env, []string{"keys", "rotate", "plain", "--overlap", "60d"}, exitRefused, []string{`--overlap: must be whole seconds, from 0 to 30 days (given: "60d")`}},
 		{"unknown format", in.env, []string{"keys", "list", "-o", "xml"}, exitUsage, []string{"table, json and yaml"}},
 		{"missing argument", in.env, []string{"keys", "get"}, exitUsage, []string{"ID is missing"}},
 		{"argument too many", in.env, []string{"keys", "list", "x"}, exitUsage, []string{`"x"`}},

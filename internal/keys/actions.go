@@ -11,7 +11,7 @@ func Actions() []string {
 		"account.create", "account.delete", "account.edit",
 		"forms.declare",
 		"grant.add", "grant.remove",
-		"key.create", "key.delete", "key.edit", "key.import", "key.pause", "key.resume", "key.revoke", "key.rotate",
+		"key.create", "key.delete", "key.edit", "key.exposed", "key.import", "key.pause", "key.resume", "key.revoke", "key.rotate",
 		"organization.create", "organization.delete", "organization.edit",
 		ActionPolicyLoad,
 		"space.create", "space.delete", "space.edit",

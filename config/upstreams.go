@@ -92,14 +92,6 @@ func (d *decoder) targets(v value) (out []*url.URL) {
 	return out
 }
 
-// later refuses a value whose feature is yet to come, unless a problem with the
-// value itself was reported since there were so many.
-func (d *decoder) later(before int, v value) {
-	if len(d.problems) == before {
-		d.unsupported(v)
-	}
-}
-
 // choice wants one of a few words.
 func (d *decoder) choice(v value, words ...string) (string, bool) {
 	s, ok := d.text(v)

@@ -179,7 +179,7 @@ func (f *webSocketFrames) size() int {
 }
 
 func (f *webSocketFrames) length() uint64 {
-	extended := f.header[2:2]
+	var extended []byte
 	switch short := f.header[1] & 0x7f; short {
 	case 126:
 		extended = f.header[2:4]

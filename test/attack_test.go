@@ -44,31 +44,28 @@ func newExact(t *testing.T) *exact {
 func (e *exact) serve(conn net.Conn) {
 	defer conn.Close()
 	r := bufio.NewReader(conn)
+	var header strings.Builder
 	for {
-		var header strings.Builder
-		for {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				return
-			}
-			header.WriteString(line)
-			if line == "\r\n" || line == "\n" {
-				break
-			}
-		}
-		e.mu.Lock()
-		e.got = append(e.got, header.String())
-		e.mu.Unlock()
-		again, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(header.String()), r)))
+		line, err := r.ReadString('\n')
 		if err != nil {
 			return
 		}
-		if _, err := io.Copy(io.Discard, again.Body); err != nil {
-			return
+		header.WriteString(line)
+		if line == "\r\n" || line == "\n" {
+			break
 		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-		return // MultiReader may have read ahead
 	}
+	e.mu.Lock()
+	e.got = append(e.got, header.String())
+	e.mu.Unlock()
+	again, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(header.String()), r)))
+	if err != nil {
+		return
+	}
+	if _, err := io.Copy(io.Discard, again.Body); err != nil {
+		return
+	}
+	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }
 
 func (e *exact) taken() []string {

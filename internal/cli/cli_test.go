@@ -220,6 +220,12 @@ func TestFailures(t *testing.T) {
 	}
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }))
 	defer page.Close()
+	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"status":404,"error":"Not found","detail":"No route covers this path."}`)
+	}))
+	defer gate.Close()
 	for _, tc := range []struct {
 		name   string
 		env    []string
@@ -252,6 +258,7 @@ func TestFailures(t *testing.T) {
 		{"key over a network in clear", with("http://keygate.example:9090", in.key), []string{"keys", "list"}, exitConfig, []string{"not sent", "KEYGATE_ADMIN_INSECURE=true"}},
 		{"nobody there", with("http://127.0.0.1:1", in.key), []string{"keys", "list"}, exitFailure, []string{"http://127.0.0.1:1", "Is keygate running?", "KEYGATE_ADMIN_URL"}},
 		{"another server", with(page.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL"}},
+		{"the proxy", with(gate.URL, in.key), []string{"keys", "list"}, exitFailure, []string{"KEYGATE_ADMIN_URL leads to the proxy"}},
 		{"unknown key", with(in.url, in.format.Generate()), []string{"keys", "list"}, exitRefused, []string{"API key is invalid", "KEYGATE_ADMIN_KEY must hold"}},
 		{"not an operator's key", with(in.url, plain.Secret), []string{"keys", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:keys-read"}},
 		{"not an auditor's key", with(in.url, plain.Secret), []string{"audit", "list"}, exitRefused, []string{"Insufficient permissions", "keygate:audit"}},

@@ -92,6 +92,9 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 func (a *app) exitRefused(cmd *cobra.Command, e *admin.APIError) int {
 	p := e.Problem
 	switch {
+	case e.Status == http.StatusNotFound && p.Detail == gateNotFound:
+		a.say("keygate: %s\nKEYGATE_ADMIN_URL leads to the proxy; the management API has another port, 9090 unless KEYGATE_ADMIN_ADDR says otherwise.", e)
+		return exitFailure
 	case len(p.Errors) > 0:
 		for _, f := range p.Errors {
 			a.say("keygate: %s: %s", flagOf(cmd, f.Field), f.Detail)
@@ -115,6 +118,9 @@ func (a *app) exitRefused(cmd *cobra.Command, e *admin.APIError) int {
 	}
 	return exitRefused
 }
+
+// gateNotFound is what the proxy, and never the management API, says of a path.
+const gateNotFound = "No route covers this path."
 
 var position = regexp.MustCompile(`\[\d+\]$`)
 

@@ -251,7 +251,9 @@ func withPresent(secrets []Secret, present Secret, now time.Time) []Secret {
 		if old.EndsAt.IsZero() || now.Before(old.EndsAt) {
 			old.EndsAt = now
 		}
-		out = append(out, old)
+		if len(out) < maxSecrets {
+			out = append(out, old)
+		}
 	}
 	return out
 }

@@ -81,6 +81,7 @@ var disturbances = []disturbance{
 	{name: "limits evicted", gateways: 3, redis: single(""), run: evictLimits, lost: true},
 	{name: "Redis frozen", gateways: 3, redis: single(""), run: freezeRedis, representative: true},
 	{name: "Redis slow", gateways: 3, redis: behindProxies, run: fault(faultproxy.Delay), representative: true},
+	{name: "1 KB a second to and from Redis", gateways: 3, redis: behindProxies, run: fault(faultproxy.Slow)},
 	{name: "answers lost", gateways: 3, redis: behindProxies, run: fault(faultproxy.Drop)},
 	{name: "connections reset", gateways: 3, redis: behindProxies, run: fault(faultproxy.Reset)},
 	{name: "connections half-open", gateways: 3, redis: behindProxies, run: fault(faultproxy.HalfOpen)},
@@ -140,11 +141,10 @@ func killRedis(_ *world, b *backing) {
 
 // evictLimits removes all that the ledger keeps, in one step, as no memory policy
 // should.
-func evictLimits(w *world, b *backing) {
+func evictLimits(_ *world, b *backing) {
 	b.server.Do("EVAL", `local n = 0
 		for _, p in ipairs({'kg:l:*', 'kg:m:*'}) do for _, k in ipairs(redis.call('KEYS', p)) do n = n + redis.call('DEL', k) end end
 		return n`, 0)
-	_ = w
 }
 
 func freezeRedis(_ *world, b *backing) {

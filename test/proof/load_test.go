@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -164,7 +165,7 @@ func (w *world) ask(c *cell, g int) {
 	defer w.mu.Unlock()
 	x.sent, x.answered = sent, answered
 	if err != nil {
-		x.failure = err.Error()
+		x.failure = strings.ReplaceAll(err.Error(), w.gateways[g].proxy, "the gateway")
 	} else {
 		x.status = resp.StatusCode
 		x.retryAfter, _ = strconv.Atoi(resp.Header.Get("Retry-After")) // 0 where there is none

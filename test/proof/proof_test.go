@@ -27,8 +27,8 @@ const seed = 1
 const roomy = "roomy"
 
 // disturbed are the cells of a world with disturbances: one that is taken from
-// request by request, one that is leased, both offered the double, and one that shows when all
-// is normal. Windows are short, so that several pass.
+// request by request, one that is leased, both offered twice as much, and one that
+// shows when all is normal. Windows are short, so that several pass.
 func disturbed() []*cell {
 	return []*cell{
 		{name: "taken", quota: 5, per: time.Second, rate: 10},
@@ -51,7 +51,7 @@ func TestDisturbed(t *testing.T) {
 			}
 		}
 	})
-	lines.print("What was in the way, and the fullest window of each limit as proven from outside (of its quota):")
+	lines.print("The fullest window of each limit, at least and at most, of its quota:")
 }
 
 func (d *disturbance) test(t *testing.T) (*world, string) {
@@ -75,10 +75,10 @@ func (d *disturbance) test(t *testing.T) (*world, string) {
 	w.checkLimits()
 	w.checkAnswers()
 	normal := w.normalAfter(healed)
-	outcome := fmt.Sprintf("normal %v after it", normal.Round(time.Millisecond))
+	outcome := fmt.Sprintf("normal after %v", normal.Round(time.Millisecond))
 	if d.lost {
 		w.checkHold(healed)
-		outcome = fmt.Sprintf("held, normal %v after it", normal.Round(time.Millisecond))
+		outcome = fmt.Sprintf("held; normal after %v", normal.Round(time.Millisecond))
 	} else if normal > recovery*9/10 {
 		t.Errorf("not normal %v after it", normal)
 	}
@@ -140,9 +140,9 @@ func (r *results) add(t *testing.T, name string, w *world, outcome string) {
 		atLeast, atMost := most(c.admissions(), c.per)
 		line += fmt.Sprintf("%14s", fmt.Sprintf("%d–%d/%d", atLeast, atMost, c.quota))
 	}
-	verdict := "  kept; "
+	verdict := "   "
 	if t.Failed() {
-		verdict = "  FAILED; "
+		verdict = "   FAILED, "
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,6 +154,7 @@ func (r *results) print(title string) {
 		return
 	}
 	fmt.Println(title)
+	fmt.Printf("%-40s%14s%14s%14s\n", "in the way", "5 per 1s", "200 per 4s", "never near")
 	for _, line := range r.lines {
 		fmt.Println(line)
 	}

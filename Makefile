@@ -54,6 +54,12 @@ fmt: tools ## Rewrite all Go files in gofumpt form
 bench: ## Measure the gateway on this machine
 	go run ./test/bench
 
+# As it is shipped and without the race detector, which would make the clients the
+# slowest part. It takes six minutes.
+.PHONY: proof
+proof: ## Put the limits to the test from outside, with real gateways, Redis and faults, and print what came out
+	KEYGATE_TEST_PROOF=1 go test -count=1 -timeout 15m -v ./test/proof | grep -v '^=== '
+
 .PHONY: tools
 tools:
 	@go -C tools build -o ../bin/ tool

@@ -231,10 +231,14 @@ func renewAt(total, granted, wanted int64) int64 {
 // remember keeps what is refused from now on: a limit that has less left than
 // one request of this cost refuses the next one too. Where the answer gave
 // something, what was remembered before says too little: a limit that had enough
-// for a larger request may have no more.
+// for a larger request may have no more. That a session is unknown says nothing of
+// why there is nothing: a ledger that waits after a loss would seem to deny.
 func (h *holder) remember(c *client, r *round, g *Grant, now time.Time) {
 	if g.Taken > 0 || g.Leased > r.ask.Seen {
 		h.denied.Store(nil)
+	}
+	if g.Status == Expired {
+		return
 	}
 	for i := range g.Limits {
 		if g.Limits[i].Violated {
@@ -317,7 +321,11 @@ func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) b
 			rest = v.granted - total
 		}
 	}
-	if w.tries++; rest > 0 && w.tries < attempts && enough(g.Limits, w.cost-rest) {
+	w.tries++
+	if g.Status == Expired && w.tries < attempts {
+		return true // asked without the session, the ledger says why
+	}
+	if rest > 0 && w.tries < attempts && enough(g.Limits, w.cost-rest) {
 		h.retire(c, now)
 		return true
 	}

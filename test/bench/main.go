@@ -36,6 +36,7 @@ type options struct {
 	peers       bool
 	only        *regexp.Regexp
 	keys        int
+	limiters    bool
 }
 
 func main() {
@@ -67,6 +68,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	if err != nil {
 		return err
 	}
+	if o.limiters {
+		return compareLimiters(stdout)
+	}
 	if o.keys > 0 {
 		return scale(ctx, o, stdout)
 	}
@@ -86,6 +90,7 @@ func parse(args []string) (options, error) {
 	f.BoolVar(&o.redis, "redis", true, "also measure keygate on Redis, which must be installed")
 	f.BoolVar(&o.peers, "peers", false, "also measure against nginx and HAProxy, which must be installed")
 	f.IntVar(&o.keys, "keys", 0, "instead of all that: store so many keys and measure how keygate bears them; 1000000 takes minutes")
+	f.BoolVar(&o.limiters, "limiters", false, "instead of all that: compare what limiters of several kinds admit in the worst case, in simulated time")
 	only := f.String("run", "", "regular expression; measure only the rows whose name matches it")
 	if err := f.Parse(args); err != nil {
 		return o, err

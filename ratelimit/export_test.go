@@ -36,7 +36,7 @@ func NewReplica(name string, now func() time.Time) *Replica {
 func (r *Replica) holder(key string) *holder {
 	h := r.holders[key]
 	if h == nil {
-		h = &holder{key: key}
+		h = newHolder(key)
 		r.holders[key] = h
 	}
 	return h
@@ -45,7 +45,7 @@ func (r *Replica) holder(key string) *holder {
 // Request decides, or says that the request waits. renew: a round is due.
 func (r *Replica) Request(a *Ask) (d Decision, w *Waiter, renew bool, err error) {
 	h, cost := r.holder(a.Key), max(1, a.Cost)
-	if d, renew, ok := h.spend(&r.client, a, cost, nil); ok {
+	if renew, ok := h.spend(&r.client, a, cost, nil, &d); ok {
 		return d, nil, renew, nil
 	}
 	if d, err, ok := h.recall(&r.client, a, cost, nil); ok {

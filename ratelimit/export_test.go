@@ -147,5 +147,6 @@ type ClockWatch struct{ clockWatch }
 
 // Note takes in one answer.
 func (c *ClockWatch) Note(sent, received, ledger time.Time) time.Duration {
-	return c.note(sent, received, ledger)
+	step, _ := c.note(sent, received, ledger)
+	return step
 }

@@ -42,6 +42,17 @@ type Loss struct {
 	Organization, Key string
 	// Step is by how much the ledger's clock was set.
 	Step time.Duration
+	// Since is a time of the ledger after which it happened.
+	Since time.Time
+	// Forgotten is what was spent of the lease: by so much quotas may be exceeded.
+	Forgotten int64
+}
+
+// lost counts a sign of loss and tells of it.
+func (c *client) lost(l Loss) {
+	c.stats.Lost.Add(1)
+	c.stats.Forgotten.Add(uint64(l.Forgotten))
+	c.alarm(l)
 }
 
 // A holder is one key with what this replica may spend for it. Requests that

@@ -166,11 +166,10 @@ func (h *holder) settle(c *client, r *round, g *Grant, now time.Time) {
 	case r.ask.Session == "":
 	case g.Status == Expired:
 		if r.lease != nil && r.lease == h.lease.Load() {
-			if r.lease.view.Load().live(now) {
-				c.stats.Lost.Add(1)
-				c.alarm(Loss{Organization: r.terms.organization, Key: r.terms.key})
-			}
 			h.forsake(c, now)
+			if v := r.lease.view.Load(); v.live(now) {
+				c.lost(Loss{Organization: r.terms.organization, Key: r.terms.key, Since: v.now, Forgotten: r.lease.spent()})
+			}
 		}
 		h.open(c, r, r.ask.NextSession, g, now)
 	case r.retired:

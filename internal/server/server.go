@@ -94,7 +94,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
 		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Failures: failures, Now: time.Now,
 	})
-	back.ledger.Alarm = lossAlarm(log)
+	back.ledger.Alarm = lossAlarm(log, back.suspect)
 	outdated := make(chan struct{}, 1)
 	back.ledger.Stale = func() {
 		select {

@@ -137,6 +137,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	started := follow(authenticator, back.store, &cleanUp)
 	// Ends after the listeners and before the store.
 	cleanUp.add(inBackground(func(ctx context.Context) { authenticator.RecordUses(ctx, back.store) }))
+	replica.limits = limiter.Stats()
 	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
 	health := &health{ping: back.store.Ping, policy: policy, unknownPlans: gate.UnknownPlans, feedAge: authenticator.FeedAge, limits: limiter.Stats()}

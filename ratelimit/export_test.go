@@ -84,8 +84,12 @@ func (r *Replica) Receive(key string, rd *Round, g *Grant) (accepted, again bool
 	return accepted, len(h.waiting) > 0
 }
 
-// Fail hands over that there was none.
-func (r *Replica) Fail(key string, rd *Round, err error) { r.holder(key).fail(&r.client, rd, err) }
+// Fail hands over that there was none; it reports whether somebody waits.
+func (r *Replica) Fail(key string, rd *Round, err error) (again bool) {
+	h := r.holder(key)
+	h.fail(&r.client, rd, err)
+	return len(h.waiting) > 0
+}
 
 // Tick looks after the key's lease.
 func (r *Replica) Tick(key string) (send bool, after time.Duration) {

@@ -82,6 +82,8 @@ type Principal struct {
 	LimitPolicy []string
 	// InFlight is the limit on the key's requests in flight; nil where there is none.
 	InFlight []ratelimit.Limit
+	// Handle leads to what this replica may spend for the key.
+	Handle ratelimit.Handle
 
 	// limits are the plan's with the periods of the time when they were last asked
 	// for; nil where none is a calendar quota.

@@ -194,6 +194,7 @@ func (x *exchange) askFor(known int64) {
 		Limits:       x.principal.Limits(x.start),
 		Cost:         max(1, x.cost().Reserve),
 		Corrected:    x.cost().Header != "",
+		Handle:       &x.principal.Handle,
 	}
 }
 

@@ -180,10 +180,9 @@ func (c *courier) call(ld *load) {
 	err := c.ledger.Lease(ctx, ld.asks, ld.grants)
 	if err != nil {
 		c.client.stats.Failures.Add(1)
-	} else if step := c.client.watch.note(sent, c.client.now(), ld.grants[0].Now); step != 0 {
+	} else if step, since := c.client.watch.note(sent, c.client.now(), ld.grants[0].Now); step != 0 {
 		c.client.stats.ClockSteps.Add(1)
-		c.client.stats.Lost.Add(1)
-		c.client.alarm(Loss{Step: step})
+		c.client.lost(Loss{Step: step, Since: since})
 	}
 	for i := range ld.from {
 		if p := &ld.from[i]; p.holder != nil {

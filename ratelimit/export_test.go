@@ -36,7 +36,7 @@ func NewReplica(name string, now func() time.Time) *Replica {
 func (r *Replica) holder(key string) *holder {
 	h := r.holders[key]
 	if h == nil {
-		h = &holder{key: key}
+		h = newHolder(key)
 		r.holders[key] = h
 	}
 	return h
@@ -45,7 +45,7 @@ func (r *Replica) holder(key string) *holder {
 // Request decides, or says that the request waits. renew: a round is due.
 func (r *Replica) Request(a *Ask) (d Decision, w *Waiter, renew bool, err error) {
 	h, cost := r.holder(a.Key), max(1, a.Cost)
-	if d, renew, ok := h.spend(&r.client, a, cost, nil); ok {
+	if renew, ok := h.spend(&r.client, a, cost, nil, &d); ok {
 		return d, nil, renew, nil
 	}
 	if d, err, ok := h.recall(&r.client, a, cost, nil); ok {
@@ -84,8 +84,12 @@ func (r *Replica) Receive(key string, rd *Round, g *Grant) (accepted, again bool
 	return accepted, len(h.waiting) > 0
 }
 
-// Fail hands over that there was none.
-func (r *Replica) Fail(key string, rd *Round, err error) { r.holder(key).fail(&r.client, rd, err) }
+// Fail hands over that there was none; it reports whether somebody waits.
+func (r *Replica) Fail(key string, rd *Round, err error) (again bool) {
+	h := r.holder(key)
+	h.fail(&r.client, rd, err)
+	return len(h.waiting) > 0
+}
 
 // Tick looks after the key's lease.
 func (r *Replica) Tick(key string) (send bool, after time.Duration) {
@@ -147,5 +151,6 @@ type ClockWatch struct{ clockWatch }
 
 // Note takes in one answer.
 func (c *ClockWatch) Note(sent, received, ledger time.Time) time.Duration {
-	return c.note(sent, received, ledger)
+	step, _ := c.note(sent, received, ledger)
+	return step
 }

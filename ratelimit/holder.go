@@ -42,6 +42,17 @@ type Loss struct {
 	Organization, Key string
 	// Step is by how much the ledger's clock was set.
 	Step time.Duration
+	// Since is a time of the ledger after which it happened.
+	Since time.Time
+	// Forgotten is what was spent of the lease: by so much quotas may be exceeded.
+	Forgotten int64
+}
+
+// lost counts a sign of loss and tells of it.
+func (c *client) lost(l Loss) {
+	c.stats.Lost.Add(1)
+	c.stats.Forgotten.Add(uint64(l.Forgotten))
+	c.alarm(l)
 }
 
 // A holder is one key with what this replica may spend for it. Requests that
@@ -49,6 +60,7 @@ type Loss struct {
 // after it was sent travels with the next.
 type holder struct {
 	key    string
+	anchor *anchor                 // of the handles that lead here
 	lease  atomic.Pointer[lease]   // nil: none
 	denied atomic.Pointer[denials] // nil: none
 	turned atomic.Int64            // cost of requests denied from memory, for demand
@@ -74,6 +86,12 @@ type holder struct {
 	due             time.Duration
 }
 
+func newHolder(key string) *holder {
+	h := &holder{key: key, anchor: new(anchor)}
+	h.anchor.holder.Store(h)
+	return h
+}
+
 // A waiter is a request for which this replica holds nothing.
 type waiter struct {
 	terms  *terms
@@ -93,22 +111,23 @@ func (w *waiter) answer(d Decision, err error) {
 	w.done <- struct{}{}
 }
 
-// spend decides from the lease, if it can: the hot path. renew says that it is
-// time to ask for more.
-func (h *holder) spend(c *client, a *Ask, cost int64, states []State) (d Decision, renew, ok bool) {
+// spend decides from the lease, if it can: the hot path. The decision goes where
+// it is to end up: it is large, and copying it took longer than making it. renew says
+// that it is time to ask for more.
+func (h *holder) spend(c *client, a *Ask, cost int64, states []State, d *Decision) (renew, ok bool) {
 	le := h.lease.Load()
 	if le == nil || a.Corrected || !le.terms.Load().hold(a) {
-		return d, false, false
+		return false, false
 	}
 	v, total, age, o := le.spend(cost, c.now)
 	if o != spent {
 		if o == burnt {
 			c.stats.Burnt.Add(uint64(cost))
 		}
-		return d, false, false
+		return false, false
 	}
-	d = Decision{Allowed: true, Limits: v.show(states[:0], total, age), At: v.now}
-	return d, total >= v.renew && total-cost < v.renew, true
+	d.Allowed, d.Limits, d.At = true, v.show(states, total, age), v.now
+	return total >= v.renew && total-cost < v.renew, true
 }
 
 // recall decides from memory, if it can.
@@ -155,10 +174,10 @@ func (h *holder) join(c *client, a *Ask, cost int64, w *waiter) (waits bool) {
 	if le := h.lease.Load(); le != nil && !le.view.Load().live(now) {
 		h.retire(c, now) // nothing more of it is to be burnt
 	}
-	var ok bool
-	if w.decision, _, ok = h.spend(c, a, cost, w.states); ok {
+	if _, ok := h.spend(c, a, cost, w.states, &w.decision); ok {
 		return false
 	}
+	var ok bool
 	if w.decision, w.err, ok = h.recall(c, a, cost, w.states); ok {
 		return false
 	}

@@ -31,7 +31,8 @@ type view struct {
 	sent time.Time
 	span time.Duration
 	// states are the limits at that time, beside the lease: what it holds is no
-	// longer part of what they have left.
+	// longer part of what they have left. None of them is violated: these are for
+	// requests that pass.
 	states []State
 	now    time.Time // the ledger's
 }
@@ -81,19 +82,18 @@ func (le *lease) spent() int64 { return int64(le.word.Load() &^ closed) }
 // close ends the lease and returns what was spent of it, which is final.
 func (le *lease) close() int64 { return int64(le.word.Or(closed) &^ closed) }
 
-// show appends the states of the limits after total was spent of the lease, as
+// show puts into dst the states of the limits after total was spent of the lease, as
 // this replica knows them so long after it asked: what the limits had left when the
 // ledger last answered, and what was left of the lease. Others may have spent
 // since then, by a third of the lease time or so; what became free meanwhile
 // does not count. In front of a ledger of its own a replica so never claims more
 // than there is.
 func (v *view) show(dst []State, total int64, age time.Duration) []State {
-	for i := range v.states {
-		s := v.states[i]
+	dst = append(dst[:0], v.states...)
+	for i := range dst {
+		s := &dst[i]
 		s.Remaining += v.granted - total
 		s.NextUnit = max(0, s.NextUnit-age)
-		s.RetryAfter, s.Violated = 0, false
-		dst = append(dst, s)
 	}
 	return dst
 }

@@ -115,6 +115,9 @@ type Ask struct {
 	// charged at once, by itself, since a correction finds no charge of a unit that
 	// was leased and is not reported yet. Ledgers do not look at it.
 	Corrected bool
+	// Handle, if there is one, leads a [Limiter] to what it holds of the key.
+	// Ledgers do not look at it.
+	Handle *Handle
 	// Open says that the plan prefers admitting over refusing when the ledger
 	// lost its state.
 	Open   bool

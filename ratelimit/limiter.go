@@ -80,8 +80,8 @@ func NewLimiter(o LimiterOptions) *Limiter {
 
 // Decide books one request of cost ask.Cost (0 counts as 1) against all of
 // ask.Limits or none, and says whether it may pass. Of the ask only
-// Organization, Key, Version, Rules, Open, Limits, Cost and Corrected are read; its limits
-// must not be changed afterwards. An ask without limits is allowed without
+// Organization, Key, Version, Rules, Open, Limits, Cost, Corrected and Handle are read; its
+// limits must not be changed afterwards. An ask without limits is allowed without
 // touching the ledger. The decision's states are appended to states[:0], which
 // may be nil: with memory enough, deciding allocates nothing as a rule.
 //
@@ -89,14 +89,15 @@ func NewLimiter(o LimiterOptions) *Limiter {
 // when to try again. Any other error means
 // that the ledger could not be asked: the request can be neither admitted nor
 // said to be over its limits.
-func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (Decision, error) {
+func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (d Decision, err error) {
 	if len(ask.Limits) == 0 {
 		return Decision{Allowed: true}, nil
 	}
-	d, err, done := l.decideHere(ask, states)
-	if !done {
-		d, err = l.decideThere(ctx, ask, states)
+	err, done := l.decideHere(ask, states, &d)
+	if done {
+		return d, about(ask, err)
 	}
+	d, err = l.decideThere(ctx, ask, states)
 	if l.fallsBack(ctx, ask, err) {
 		l.stats.Degraded.Add(1)
 		d, err = l.take(ctx, l.local, ask, false, states)
@@ -106,20 +107,21 @@ func (l *Limiter) Decide(ctx context.Context, ask *Ask, states []State) (Decisio
 }
 
 // decideHere decides without the ledger, from a lease or from memory.
-func (l *Limiter) decideHere(ask *Ask, states []State) (d Decision, err error, done bool) {
+func (l *Limiter) decideHere(ask *Ask, states []State, d *Decision) (err error, done bool) {
 	h := l.table.find(ask)
 	if h == nil {
-		return d, nil, false
+		return nil, false
 	}
 	cost := max(1, ask.Cost)
-	d, renew, ok := h.spend(&l.client, ask, cost, states)
+	renew, ok := h.spend(&l.client, ask, cost, states, d)
 	if renew {
 		l.renew(h)
 	}
 	if ok {
-		return d, nil, true
+		return nil, true
 	}
-	return h.recall(&l.client, ask, cost, states)
+	*d, err, done = h.recall(&l.client, ask, cost, states)
+	return err, done
 }
 
 // renew has a lease asked for more before it is used up.

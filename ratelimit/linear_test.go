@@ -62,11 +62,13 @@ func (b budget) step(a ratelimit.Ask, got answer) (bool, budget) {
 	next.spent += taken
 	want := int64(0)
 	if left := next.left(); a.Session != "" && left >= a.Cost {
-		active := int64(len(next.sessions))
-		if !known {
-			active++
+		active, quota := int64(1), a.Limits[0].Quota
+		for id, other := range next.sessions {
+			if id != a.Session && other.granted > other.acked {
+				active++
+			}
 		}
-		want = min(a.Want, max(a.Cost, a.Limits[0].Quota/20), max(a.Cost, left/active))
+		want = min(a.Want, max(a.Cost, quota/20), max(a.Cost, left/active, min(left, quota/100)))
 	}
 	if s.granted += want; want > 0 {
 		next.sessions[a.Session] = s

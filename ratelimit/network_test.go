@@ -267,6 +267,12 @@ func (w *world) deliver(latest bool) {
 		if w.period == 0 { // else it came so late that its period is long over
 			w.fail("%v", err)
 		}
+		if r := m.from; m.round != nil {
+			again := r.Fail(m.key, m.round, err)
+			r.takeReturns()
+			r.settleWaiters(&m)
+			r.due[m.key] = r.due[m.key] || again
+		}
 		return
 	}
 	m.grant = grants[0]

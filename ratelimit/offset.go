@@ -31,10 +31,11 @@ type offsets struct {
 const offsetSlack = time.Millisecond
 
 // note takes in one answer and returns by how much the ledger's clock was set
-// since the former, 0 as a rule.
-func (c *clockWatch) note(sent, received, ledger time.Time) time.Duration {
+// since the former, 0 as a rule, and what it would have shown at that one if it had
+// been set before.
+func (c *clockWatch) note(sent, received, ledger time.Time) (step time.Duration, since time.Time) {
 	if ledger.IsZero() {
-		return 0
+		return 0, since
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,13 +43,14 @@ func (c *clockWatch) note(sent, received, ledger time.Time) time.Duration {
 		c.origin = sent
 	}
 	theirs := ledger.Sub(c.origin.Round(0))
+	former := c.mono.at
 	byMono := c.mono.note(theirs, sent.Sub(c.origin), received.Sub(c.origin))
 	origin := c.origin.Round(0)
 	byWall := c.wall.note(theirs, sent.Round(0).Sub(origin), received.Round(0).Sub(origin))
 	if byMono == 0 || byWall == 0 {
-		return 0
+		return 0, since
 	}
-	return byMono
+	return byMono, ledger.Add(former - received.Sub(c.origin))
 }
 
 func (o *offsets) note(theirs, sent, received time.Duration) (step time.Duration) {

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -165,11 +166,10 @@ func (h *holder) settle(c *client, r *round, g *Grant, now time.Time) {
 	case r.ask.Session == "":
 	case g.Status == Expired:
 		if r.lease != nil && r.lease == h.lease.Load() {
-			if r.lease.view.Load().live(now) {
-				c.stats.Lost.Add(1)
-				c.alarm(Loss{Organization: r.terms.organization, Key: r.terms.key})
-			}
 			h.forsake(c, now)
+			if v := r.lease.view.Load(); v.live(now) {
+				c.lost(Loss{Organization: r.terms.organization, Key: r.terms.key, Since: v.now, Forgotten: r.lease.spent()})
+			}
 		}
 		h.open(c, r, r.ask.NextSession, g, now)
 	case r.retired:
@@ -188,7 +188,7 @@ func (h *holder) open(c *client, r *round, session string, g *Grant, now time.Ti
 		return
 	}
 	h.opening = ""
-	v := &view{granted: g.Leased, sent: r.sent, span: Less2Drift(g.TTL), states: append([]State(nil), g.Limits...), now: g.Now}
+	v := &view{granted: g.Leased, sent: r.sent, span: Less2Drift(g.TTL), states: passed(slices.Clone(g.Limits)), now: g.Now}
 	if h.lease.Load() != nil || c.closing.Load() || !v.live(now) || !h.terms.same(&r.ask) {
 		h.giveBack(c, r.terms, session, 0, g.Leased)
 		return
@@ -211,7 +211,7 @@ func extended(r *round, g *Grant) *view {
 		granted: max(former.granted, g.Leased),
 		sent:    r.sent,
 		span:    max(former.span-elapsed(former.sent, r.sent), Less2Drift(g.TTL)),
-		states:  append([]State(nil), g.Limits...),
+		states:  passed(slices.Clone(g.Limits)),
 		now:     g.Now,
 		renew:   renewAt(r.lease.spent(), max(former.granted, g.Leased), r.ask.Want),
 	}
@@ -313,7 +313,7 @@ func (h *holder) fits(c *client, w *waiter, r *round, g *Grant, now time.Time) b
 		}
 	} else if le != nil && le.terms.Load() == w.terms {
 		if v, total, age, o := le.spend(w.cost, c.now); o == spent {
-			w.answer(Decision{Allowed: true, Limits: v.show(w.states[:0], total, age), At: v.now}, nil)
+			w.answer(Decision{Allowed: true, Limits: v.show(w.states, total, age), At: v.now}, nil)
 			return false
 		} else if o == burnt {
 			c.stats.Burnt.Add(uint64(w.cost))

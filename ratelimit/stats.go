@@ -29,6 +29,9 @@ type Stats struct {
 	// Lost counts signs that the ledger lost what was spent: leases that it
 	// forgot before their end, and steps of its clock, which ClockSteps counts.
 	Lost, ClockSteps atomic.Uint64
+	// Forgotten is what was spent of the leases that the ledger forgot: quotas,
+	// which do not wait after a loss, may be exceeded by as much.
+	Forgotten atomic.Uint64
 	// Held counts answers of a ledger that waits after a possible loss.
 	Held atomic.Uint64
 	// Stale counts answers that a newer policy is in use.

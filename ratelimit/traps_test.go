@@ -161,6 +161,7 @@ func TestTrapRevivedSession(t *testing.T) {
 func TestTrapUnspentAfterLoss(t *testing.T) {
 	l := newLine(t, minute(1000))
 	session, _, _ := l.leased()
+	known := l.clock.now() // the ledger's last word
 	l.advance(100 * time.Millisecond)
 	l.ledger = memory.New(memory.Options{Now: l.clock.now})
 	l.advance(tau * 2 / 3)
@@ -173,6 +174,9 @@ func TestTrapUnspentAfterLoss(t *testing.T) {
 	}
 	if len(l.Alarms) != 1 || l.Alarms[0].Key != "key_a" || l.Counts().Lost.Load() != 1 {
 		t.Fatalf("alarms %+v", l.Alarms)
+	}
+	if a := l.Alarms[0]; !a.Since.Equal(known) || a.Forgotten != int64(l.Counts().Forgotten.Load()) {
+		t.Errorf("lost after %s, %d spent; want after %s", a.Since, a.Forgotten, known)
 	}
 }
 

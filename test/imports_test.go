@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 // mayName narrows an import to some of its names: the domain borrows a value
 // and must not come to depend on how limits are enforced.
 var mayName = map[[2]string][]string{
-	{"internal/keys", "ratelimit"}: {"Limit"},
+	{"internal/keys", "ratelimit"}: {"Limit", "MinWindow", "MaxWindow", "MaxQuota", "MaxName", "ParseZone"}, // the value, and its bounds
 }
 
 // testsOnly must not end up in the binary. Packages for tests are those below

@@ -81,7 +81,7 @@ func start(t *testing.T) *instance {
 		Auth: authenticator, Service: in.service, Policy: func() *keys.Policy { return policy }, Format: in.format,
 		Realm: "keygate", Allow: func(id string) (bool, time.Duration) { return in.allow(id) },
 		Replicas: func(context.Context) ([]keys.Replica, error) {
-			return []keys.Replica{{ID: "rep_1", Name: "here", Version: "dev", Rules: 1, StartedAt: testStart, SeenAt: testStart}}, nil
+			return []keys.Replica{{ID: "rep_1", Name: "here", Version: "dev", Rules: 1, StartedAt: testStart, SeenAt: testStart, Limits: keys.LimitSigns{Lost: 2, Late: 3}}, {ID: "rep_2"}}, nil
 		},
 		Confirmed: func(context.Context, int64) ([]keys.Confirmation, error) {
 			return []keys.Confirmation{{ID: "rep_1", Name: "here", Confirmed: true}}, nil

@@ -101,7 +101,7 @@ var (
 	examplePermission = Permission{Name: "database:read", Group: "Read", Title: "Read databases", Description: "Read data from databases"}
 	exampleRole       = Role{Name: "viewer", Permissions: []string{"read:all"}, Expanded: []string{"database:read", "read:all"}}
 	examplePlan       = Plan{Name: "free", Default: true, Limits: []OverrideLimit{{Name: "minute", Requests: 100, Per: "1m"}}}
-	exampleReplica    = Replica{ID: "rep_01980c5e75c87d33b0a7c9e45f126d80", Name: "gateway-7d9f", Version: "0.1.0", Rules: 3, StartedAt: exampleTime, SeenAt: exampleLater}
+	exampleReplica    = Replica{ID: "rep_01980c5e75c87d33b0a7c9e45f126d80", Name: "gateway-7d9f", Version: "0.1.0", Rules: 3, StartedAt: exampleTime, SeenAt: exampleLater, Limits: &LimitSigns{Late: 3}}
 )
 
 func text(s string) *string { return &s }

@@ -5,8 +5,11 @@ import "testing"
 func TestReplicas(t *testing.T) {
 	in := start(t)
 	got, err := in.client().ListReplicas(t.Context(), ListOptions{})
-	if err != nil || len(got.Items) != 1 || got.Items[0].ID != "rep_1" || got.Items[0].Rules != 1 || !got.Items[0].SeenAt.Equal(testStart) {
+	if err != nil || len(got.Items) != 2 || got.Items[0].ID != "rep_1" || got.Items[0].Rules != 1 || !got.Items[0].SeenAt.Equal(testStart) {
 		t.Fatalf("%+v %v", got, err)
+	}
+	if l := got.Items[0].Limits; l == nil || l.Lost != 2 || l.Late != 3 || l.Held != 0 || got.Items[1].Limits != nil {
+		t.Errorf("limits %+v and %+v", l, got.Items[1].Limits)
 	}
 }
 

@@ -56,7 +56,9 @@ func start(t *testing.T) *instance {
 	}
 	server := httptest.NewServer(admin.New(admin.Options{
 		Auth: authenticator, Service: in.service, Policy: inForce, Format: format, Realm: "keygate",
-		Allow: func(string) (bool, time.Duration) { return true, 0 }, Replicas: func(context.Context) ([]keys.Replica, error) { return []keys.Replica{{ID: "rep_1", Name: "here"}}, nil },
+		Allow: func(string) (bool, time.Duration) { return true, 0 }, Replicas: func(context.Context) ([]keys.Replica, error) {
+			return []keys.Replica{{ID: "rep_1", Name: "here", Limits: keys.LimitSigns{Lost: 2, Late: 13}}, {ID: "rep_2", Name: "there"}}, nil
+		},
 		Confirmed: func(context.Context, int64) ([]keys.Confirmation, error) {
 			return []keys.Confirmation{{ID: "rep_1", Name: "here"}}, nil
 		},
@@ -208,6 +210,14 @@ func TestTenantCommands(t *testing.T) {
 	}
 	if r := in.run("spaces", "list", "--organization", "nope"); r.code != exitNotFound {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The list says of each replica where limits were not what they promise.
+func TestReplicasCommand(t *testing.T) {
+	lines := strings.Split(strings.TrimSpace(start(t).must("replicas").stdout), "\n")
+	if len(lines) != 3 || !strings.HasSuffix(lines[0], "LIMITS") || !strings.HasSuffix(lines[1], "2 lost, 13 late") || !strings.HasSuffix(lines[2], "ok") {
+		t.Errorf("%q", lines)
 	}
 }
 

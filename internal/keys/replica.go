@@ -18,6 +18,22 @@ type Replica struct {
 	SeenAt time.Time
 	// Confirmed is the FeedNumber of the last change on which it has acted.
 	Confirmed int64
+	Limits    LimitSigns
+}
+
+// LimitSigns counts, since a replica's start, where limits were not what they
+// promise.
+type LimitSigns struct {
+	// Lost are signs that the ledger lost what was spent, ClockSteps those of
+	// them that were steps of its clock.
+	Lost       uint64 `json:"signs_of_loss"`
+	ClockSteps uint64 `json:"clock_steps"`
+	// Held are answers of a ledger that waits after a possible loss.
+	Held uint64 `json:"held_after_loss"`
+	// Degraded are decisions that the replica made by itself, Late those for which
+	// the ledger took too long.
+	Degraded uint64 `json:"decided_alone"`
+	Late     uint64 `json:"late"`
 }
 
 // NewReplicaID returns an id for a replica that starts.

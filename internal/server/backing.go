@@ -44,6 +44,9 @@ type backing struct {
 	settler ratelimit.Settler
 	// prepare is done at each start before this instance is ready; nil: nothing.
 	prepare func(context.Context) error
+	// suspect is told of signs of a loss that the ledger has yet to hear of; nil
+	// where it cannot lose anything while this process lives.
+	suspect func(ratelimit.Loss)
 	// replicas is nil where there is only this one.
 	replicas keys.ReplicaRegistry
 	shared   bool
@@ -138,7 +141,7 @@ func openRedis(o Options, g *guards, cleanUp *cleanUps) (*backing, error) {
 			Ledger: g.ledger(ledger), Timeout: limitTimeout, Local: memory.New(memory.Options{}),
 		},
 		freshFor: freshFor, lookupTimeout: lookupTimeout,
-		stopper: ledger, settler: ledger, prepare: loss.prepare, replicas: store, shared: true,
+		stopper: ledger, settler: ledger, prepare: loss.prepare, suspect: loss.suspect, replicas: store, shared: true,
 		mode: "sharing " + redisstore.Redact(url), redis: redisstore.Redact(url),
 		advice: store.Advice,
 	}, nil

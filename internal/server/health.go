@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"keygate/internal/keys"
 	"keygate/ratelimit"
 )
 
@@ -44,27 +45,15 @@ type readiness struct {
 	// limits apply in their place.
 	UnknownPlans []string `json:"unknown_plans,omitempty"`
 	// Limits are left out while there is nothing to say of them.
-	Limits *limitsStatus `json:"limits,omitempty"`
+	Limits keys.LimitSigns `json:"limits,omitzero"`
 }
 
-// limitsStatus counts, since the start, where limits were not what they promise.
-type limitsStatus struct {
-	// Lost are signs that the ledger lost what was spent, ClockSteps those of
-	// them that were steps of its clock.
-	Lost       uint64 `json:"signs_of_loss"`
-	ClockSteps uint64 `json:"clock_steps"`
-	// Held are answers of a ledger that waits after a possible loss.
-	Held uint64 `json:"held_after_loss"`
-	// Degraded are decisions that this replica made by itself.
-	Degraded uint64 `json:"decided_alone"`
-}
-
-func newLimitsStatus(s *ratelimit.Stats) *limitsStatus {
-	l := limitsStatus{Lost: s.Lost.Load(), ClockSteps: s.ClockSteps.Load(), Held: s.Held.Load(), Degraded: s.Degraded.Load()}
-	if l == (limitsStatus{}) {
-		return nil
+// limitSigns is what a limiter has counted.
+func limitSigns(s *ratelimit.Stats) keys.LimitSigns {
+	return keys.LimitSigns{
+		Lost: s.Lost.Load(), ClockSteps: s.ClockSteps.Load(), Held: s.Held.Load(),
+		Degraded: s.Degraded.Load(), Late: s.Late.Load(),
 	}
-	return &l
 }
 
 func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
@@ -75,7 +64,7 @@ func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
 func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
-	body := readiness{Draining: h.draining.Load(), Store: "ok", Emptied: h.emptied(), Policy: h.policy.status(), UnknownPlans: h.unknownPlans(), Limits: newLimitsStatus(h.limits)}
+	body := readiness{Draining: h.draining.Load(), Store: "ok", Emptied: h.emptied(), Policy: h.policy.status(), UnknownPlans: h.unknownPlans(), Limits: limitSigns(h.limits)}
 	err := h.ping(ctx)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

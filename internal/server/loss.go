@@ -29,11 +29,13 @@ type losses struct {
 	// an emptied one is not forgotten for another.
 	turned chan bool
 	turns  *prometheus.CounterVec
+	// suspects are for what Redis itself shows no sign of.
+	suspects *suspects
 }
 
 func newLosses(log *zap.Logger, r prometheus.Registerer) *losses {
 	l := &losses{
-		log: log, turned: make(chan bool, 1),
+		log: log, turned: make(chan bool, 1), suspects: newSuspects(),
 		turns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keygate_redis_turns_total", Help: "How often Redis was restarted or failed over (turned), or found without its data (emptied).",
 		}, []string{"kind"}),
@@ -84,7 +86,8 @@ func (l *losses) prepare(ctx context.Context) error {
 	return l.store.PrepareLimits(ctx)
 }
 
-// follow looks at the markers whenever Redis has turned, until ctx ends.
+// follow looks at the markers whenever Redis has turned or something is held to be
+// lost, until ctx ends.
 func (l *losses) follow(ctx context.Context) {
 	for {
 		select {
@@ -92,6 +95,8 @@ func (l *losses) follow(ctx context.Context) {
 			return
 		case emptied := <-l.turned:
 			l.mark(ctx, emptied)
+		case <-l.suspects.more:
+			l.tell(ctx)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"keygate/internal/keys"
+	"keygate/ratelimit"
 )
 
 const (
@@ -24,6 +25,7 @@ type replica struct {
 	self      keys.Replica
 	registry  keys.ReplicaRegistry // nil: there is only this one
 	rules     func() int64
+	limits    *ratelimit.Stats
 	log       *zap.Logger
 	confirmed atomic.Int64
 	acted     chan struct{} // of 1: confirmed has moved
@@ -66,7 +68,7 @@ func (r *replica) report(ctx context.Context) {
 
 func (r *replica) now() keys.Replica {
 	self := r.self
-	self.Rules = r.rules()
+	self.Rules, self.Limits = r.rules(), limitSigns(r.limits)
 	self.SeenAt = time.Now().UTC().Truncate(time.Microsecond)
 	self.Confirmed = r.confirmed.Load()
 	return self

@@ -94,7 +94,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Store: back.lookups, Format: format, CacheKeys: o.Config.CacheKeys,
 		FreshFor: back.freshFor, LookupTimeout: back.lookupTimeout, Acted: replica.actedOn, Failures: failures, Now: time.Now,
 	})
-	back.ledger.Alarm = lossAlarm(log)
+	back.ledger.Alarm = lossAlarm(log, back.suspect)
 	outdated := make(chan struct{}, 1)
 	back.ledger.Stale = func() {
 		select {
@@ -142,6 +142,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	started := follow(authenticator, back.store, &cleanUp)
 	// Ends after the listeners and before the store.
 	cleanUp.add(inBackground(func(ctx context.Context) { authenticator.RecordUses(ctx, back.store) }))
+	replica.limits = limiter.Stats()
 	replica.rules = func() int64 { return gate.PolicyKeys().Rules }
 
 	outages := newOutages(back.redis, back.store.Ping, authenticator.FeedAge, service.Emptied, log, registry)

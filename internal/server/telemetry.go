@@ -80,6 +80,7 @@ func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *rate
 		counter("keygate_limit_late_total", "Decisions for which the ledger took too long.", limits.Late.Load),
 		counter("keygate_limit_degraded_total", "Decisions that this replica made by itself while the ledger was out of reach (outage.mode: open).", limits.Degraded.Load),
 		counter("keygate_limit_lost_total", "Signs that the ledger lost what was spent: leases it forgot, and steps of its clock.", limits.Lost.Load),
+		counter("keygate_limit_forgotten_total", "Units of cost spent from leases that the ledger forgot; quotas may be exceeded by as much.", limits.Forgotten.Load),
 		counter("keygate_limit_clock_steps_total", "Times that the ledger's clock was set.", limits.ClockSteps.Load),
 		counter("keygate_limit_held_total", "Answers of a ledger that waits after a possible loss.", limits.Held.Load),
 		counter("keygate_limit_stale_total", "Answers that a newer policy is in use.", limits.Stale.Load),
@@ -92,15 +93,18 @@ func registerParts(r prometheus.Registerer, a *auth.Authenticator, limiter *rate
 // lossAlarm tells the operator where the ledger may have lost what was spent. A
 // step of its clock, or a Redis that was emptied, shows in many keys at once:
 // the log has the first of each second.
-func lossAlarm(log *zap.Logger) func(ratelimit.Loss) {
+func lossAlarm(log *zap.Logger, suspect func(ratelimit.Loss)) func(ratelimit.Loss) {
 	log = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, 1, 0)
 	}))
 	return func(l ratelimit.Loss) {
+		if suspect != nil {
+			suspect(l)
+		}
 		if l.Step != 0 {
 			log.Error("the clock of the limits' ledger was set: windows of limits may have admitted more than they should", zap.Duration("by", l.Step))
 			return
 		}
-		log.Error("the limits' ledger does not know a lease before its end: it may have lost what was spent", zap.String("organization", l.Organization), zap.String("key_id", l.Key))
+		log.Error("the limits' ledger does not know a lease before its end: it may have lost what was spent", zap.String("organization", l.Organization), zap.String("key_id", l.Key), zap.Int64("quotas_may_be_exceeded_by", l.Forgotten))
 	}
 }

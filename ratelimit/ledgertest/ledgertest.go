@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"LateDuplicates", lateDuplicates},
 		{"ReportAboveTheGrant", reportAboveTheGrant},
 		{"LeaseSizes", leaseSizes},
+		{"LeaseSharesOfWhatIsLeft", leaseSharesOfWhatIsLeft},
 		{"LeaseOverSeveralLimits", leaseOverSeveralLimits},
 		{"RetryAfterWalksSessions", retryAfterWalksSessions},
 		{"TakeAndWantTogether", takeAndWantTogether},

@@ -197,6 +197,30 @@ func leaseSizes(w *world) {
 	}
 }
 
+// What is left is shared among those that hold something: a session whose units are
+// all reported as spent does not count. A hundredth of the quota is not shared any
+// further: far above the limit, replicas would fetch what comes free in crumbs.
+func leaseSharesOfWhatIsLeft(w *world) {
+	minute := key("minute", 1000, time.Minute)
+	w.ask(leaseAsk("a", "a'", 0, 0, 50, minute))
+	w.ask(leaseAsk("b", "b'", 0, 0, 50, minute))
+	w.ask(takeAsk(850, minute)) // 50 left
+	if g := w.ask(leaseAsk("c", "c'", 0, 0, 50, minute)); g.Leased != 16 {
+		w.Errorf("a third of 50: %+v", g)
+	}
+	w.ask(leaseAsk("b", "b'", 50, 50, 0, minute))
+	if g := w.ask(leaseAsk("c", "c'", 16, 16, 50, minute)); g.Leased != 16+17 {
+		w.Errorf("half of the 34 left: %+v", g)
+	}
+	w.ask(leaseAsk("b", "b'", 50, 50, 1, minute))
+	if g := w.ask(leaseAsk("d", "d'", 0, 0, 50, minute)); g.Leased != 10 {
+		w.Errorf("a hundredth of 1000, of 16 left among four: %+v", g)
+	}
+	if g := w.ask(leaseAsk("e", "e'", 0, 0, 50, minute)); g.Leased != 6 {
+		w.Errorf("all of the 6 left: %+v", g)
+	}
+}
+
 // The shortest lease time and the least of all limits hold for every holder.
 func leaseOverSeveralLimits(w *world) {
 	limits := []ratelimit.Limit{key("second", 100, sec), shared("minute", 60, time.Minute)}

@@ -264,8 +264,10 @@ func (s *step) take(room int64) int64 {
 
 // extend leases tokens to a session and prolongs its life. What one session
 // gets of a limit is bounded by a twentieth of the quota and by an equal share
-// of what is left, but one request's cost may always pass. Of requests in flight
-// it is the share alone: they come back and are not used up.
+// of what is left among all that hold something. A hundredth of the quota is not
+// shared any further, nor is one request's cost: where demand is far above the
+// limit, each crumb would cost a trip. Of requests in flight it is the share alone:
+// they come back and are not used up.
 func (s *step) extend(id string, known, lost bool) (n int64) {
 	if id == "" {
 		return 0
@@ -274,17 +276,15 @@ func (s *step) extend(id string, known, lost bool) (n int64) {
 	ttl := int64(1<<63 - 1)
 	for k := range s.places {
 		p := &s.places[k]
-		active := int64(len(p.h.sessions))
-		if !known {
-			active++
-		}
+		active := 1 + p.h.others(id)
 		if p.avail < s.ask.Cost || lost {
 			n = 0
 		}
-		n = min(n, max(s.ask.Cost, p.avail/active))
+		share := max(s.ask.Cost, p.avail/active)
 		if !p.h.key.concurrent {
-			n = min(n, max(s.ask.Cost, p.quota/20))
+			share = min(max(share, min(p.avail, p.quota/100)), max(s.ask.Cost, p.quota/20))
 		}
+		n = min(n, share)
 		ttl = min(ttl, p.tau)
 	}
 	unspent := false
@@ -329,12 +329,7 @@ func (s *step) finish(id string, short bool) {
 		g.Limits = append(g.Limits, st)
 	}
 	for _, h := range s.holders {
-		for i := range h.sessions {
-			if h.sessions[i].id != id && h.sessions[i].left() > 0 {
-				g.OthersHold = true
-				return
-			}
-		}
+		g.OthersHold = g.OthersHold || h.others(id) > 0
 	}
 }
 

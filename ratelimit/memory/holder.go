@@ -123,6 +123,16 @@ func (h *holder) leased() (sum int64) {
 	return sum
 }
 
+// others counts the sessions but one that hold something.
+func (h *holder) others(id string) (n int64) {
+	for i := range h.sessions {
+		if s := &h.sessions[i]; s.id != id && s.left() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // report charges what a session says to have spent. A report that arrives twice
 // or late has nothing new and changes nothing. granted never falls below what
 // was spent: the difference is a charge, and a negative one would be a gift.

@@ -171,18 +171,31 @@ local function book(room)
   return n
 end
 
+-- others counts the sessions of a holder but one that hold something.
+local function others(h, id)
+  local n = 0
+  for _, s in ipairs(h[SESSIONS]) do
+    if s[ID] ~= id and left(s) > 0 then n = n + 1 end
+  end
+  return n
+end
+
 -- lease gives a session up to want units: no more than a twentieth of any quota
--- and an equal share of what is left, but one request's cost in any case; all
--- limits or none. Of requests in flight it is the share alone: they come back. It
--- returns what was given, all that was ever, and for how long it may be spent; 0:
--- the deadline stays.
+-- and an equal share of what is left among all that hold something, but a hundredth
+-- of the quota, if it is there, and one request's cost in any case; all limits or
+-- none. Of requests in flight it is the share alone: they come back. It returns what
+-- was given, all that was ever, and for how long it may be spent; 0: the deadline
+-- stays.
 local function lease(id, there)
   local n, ttl = want, UNBOUNDED
   for _, p in ipairs(places) do
-    local active = #p.holder[SESSIONS] + (there and 0 or 1)
+    local active = 1 + others(p.holder, id)
     if p.avail < cost or lost then n = 0 end
-    n = min(n, max(cost, floor(p.avail / active)))
-    if p.budget[PER] >= 0 then n = min(n, max(cost, floor(p.quota / 20))) end
+    local share = max(cost, floor(p.avail / active))
+    if p.budget[PER] >= 0 then
+      share = min(max(share, min(p.avail, floor(p.quota / 100))), max(cost, floor(p.quota / 20)))
+    end
+    n = min(n, share)
     ttl = min(ttl, p.tau)
   end
   local total, unspent = 0, false
@@ -282,9 +295,7 @@ if mode ~= SETTLE then
     for _, v in ipairs({p.quota, remaining, next_unit, wait}) do insert(reply, v) end
   end
   for _, h in ipairs(holders) do
-    for _, s in ipairs(h[SESSIONS]) do
-      if s[ID] ~= id and left(s) > 0 then reply[7] = 1 end
-    end
+    if others(h, id) > 0 then reply[7] = 1 end
   end
 end
 if mode == PEEK then return reply end

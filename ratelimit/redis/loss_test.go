@@ -87,6 +87,42 @@ func TestKilledWithoutAppendOnlyFile(t *testing.T) {
 	waits(t, l, "from nothing")
 }
 
+// A loss that somebody else has noticed: the tag waits from then on, once, however
+// many tell of it, and other tags do not.
+func TestLose(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	client := connected(t, server)
+	l := used(t, client)
+	ctx := context.Background()
+	goesOn(t, l, 99, "before")
+	before := client.Time(ctx).Val()
+	marker := func() string { return client.Get(ctx, string(appendTag([]byte(markerKind), tagOf("org_x")))).Val() }
+	for _, step := range []struct {
+		place, why string
+		since      time.Time
+		moves      bool
+	}{
+		{"org_y", "another organization", before, false},
+		{"org_x", "the first to tell", before, true},
+		{"org_x", "another one to tell", before, false},
+		{"org_x", "a later loss", before.Add(time.Hour), true},
+		{"", "everything, which is known here", before, false},
+		{"", "everything", before.Add(time.Hour), true},
+	} {
+		was := marker()
+		if err := l.Lose(ctx, step.place, step.since); err != nil {
+			t.Fatal(err)
+		}
+		if now := marker(); (now != was) != step.moves {
+			t.Errorf("%s: marker %q after %q", step.why, now, was)
+		}
+	}
+	if n := len(client.Keys(ctx, "kg:m:*").Val()); n != tags {
+		t.Errorf("%d markers", n)
+	}
+	waits(t, l, "lost")
+}
+
 func TestFlushed(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{AOF: "everysec"})
 	l := used(t, connected(t, server))

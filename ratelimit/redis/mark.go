@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"strconv"
 	"time"
 )
 
@@ -33,24 +34,46 @@ const markPause = 10 * time.Millisecond
 // matter. All tags are looked at at once, lest one that nobody asks about be held
 // for longer than it takes. It may be repeated, and is tried until ctx ends.
 func (l *Ledger) Mark(ctx context.Context, as Marking) error {
-	for from := uint32(0); from < tags; {
-		calls := make([]*call, 0, markBatch)
-		for n := from; n < from+markBatch; n++ {
-			name := string(appendTag([]byte(markerKind), n))
-			calls = append(calls, newCall(ctx, []any{"evalsha", l.mark.hash, 1, name, string(as)}))
-		}
-		err := l.run(ctx, &l.mark, calls)
-		switch {
-		case err == nil:
-			from += markBatch
-		case ctx.Err() != nil || isReply(err):
+	return l.markAll(ctx, string(as))
+}
+
+// Lose has the ledger take in that somebody has noticed a loss, of which Redis
+// itself shows no sign, after a time of its own: in the tag of an organization, or of
+// a key that stands in for one, or in all if place is empty. A loss that is known to
+// have been later includes it, so that many may tell of the same. It is tried until
+// ctx ends and may be repeated.
+func (l *Ledger) Lose(ctx context.Context, place string, since time.Time) error {
+	at := strconv.FormatInt(since.UnixMicro(), 10)
+	if place == "" {
+		return l.markAll(ctx, string(Known), at)
+	}
+	return l.markTags(ctx, tagOf(place), 1, string(Known), at)
+}
+
+// markAll has the script look at all markers.
+func (l *Ledger) markAll(ctx context.Context, args ...any) error {
+	for from := uint32(0); from < tags; from += markBatch {
+		if err := l.markTags(ctx, from, markBatch, args...); err != nil {
 			return err
-		default:
-			select {
-			case <-ctx.Done():
-			case <-time.After(markPause):
-			}
 		}
 	}
 	return nil
+}
+
+func (l *Ledger) markTags(ctx context.Context, from, n uint32, args ...any) error {
+	for {
+		calls := make([]*call, 0, n)
+		for tag := from; tag < from+n; tag++ {
+			name := string(appendTag([]byte(markerKind), tag))
+			calls = append(calls, newCall(ctx, append([]any{"evalsha", l.mark.hash, 1, name}, args...)))
+		}
+		err := l.run(ctx, &l.mark, calls)
+		if err == nil || ctx.Err() != nil || isReply(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(markPause):
+		}
+	}
 }

@@ -21,12 +21,14 @@ type names struct{ tagged string }
 
 func newNames(organization, key string) names {
 	place := ratelimit.Place(organization, key)
-	n := crc32.ChecksumIEEE([]byte(place)) % tags
+	n := tagOf(place)
 	var buf [64]byte // place is an id as a rule, so that the string is all that is allocated
 	b := append(appendTag(buf[:0], n), ':')
 	b = append(b, place...)
 	return names{string(append(b, ':'))}
 }
+
+func tagOf(place string) uint32 { return crc32.ChecksumIEEE([]byte(place)) % tags }
 
 func appendTag(b []byte, n uint32) []byte {
 	return append(strconv.AppendUint(append(b, "{l"...), uint64(n), 10), '}')

@@ -15,6 +15,8 @@ import (
 	"keygate/internal/keys"
 )
 
+var madeAt = time.Now().UTC()
+
 // madeUp answers every lookup with a key of its own, and counts.
 type madeUp struct {
 	lookups atomic.Int64
@@ -24,7 +26,7 @@ type madeUp struct {
 func (m *madeUp) Lookup(_ context.Context, h keys.Hash) (keys.Found, error) {
 	n := int(m.lookups.Add(1))
 	time.Sleep(m.pause)
-	now := time.Now().UTC()
+	now := madeAt // of what keys share, as a store says it each time
 	k := scaleKey(n, now)
 	k.Secrets[0].Hash, k.PausedAt, k.ExpiresAt = h, time.Time{}, time.Time{}
 	return keys.Found{

@@ -22,12 +22,14 @@ type replicaRecord struct {
 	Version string `json:"version,omitempty"`
 	Rules   int64  `json:"rules,omitempty"`
 	Started int64  `json:"started,omitempty"`
+
+	Limits keys.LimitSigns `json:"limits,omitzero"`
 }
 
 // RegisterReplica implements keys.ReplicaRegistry. Redis's clock says when; of
 // what is confirmed the most counts, whichever call arrives last.
 func (s *Store) RegisterReplica(ctx context.Context, r keys.Replica) error {
-	text, err := json.Marshal(replicaRecord{Name: r.Name, Version: r.Version, Rules: r.Rules, Started: micros(r.StartedAt)})
+	text, err := json.Marshal(replicaRecord{Name: r.Name, Version: r.Version, Rules: r.Rules, Started: micros(r.StartedAt), Limits: r.Limits})
 	if err != nil {
 		return err
 	}
@@ -83,6 +85,7 @@ func decodeReplica(id, value string) (r keys.Replica, err error) {
 	}
 	record, err := decode[replicaRecord]("replica", id, text)
 	r.ID, r.Name, r.Version, r.Rules = id, record.Name, record.Version, record.Rules
+	r.Limits = record.Limits
 	r.StartedAt, r.SeenAt = instant(record.Started), instant(µs)
 	return r, err
 }

@@ -91,7 +91,7 @@ func TestReplicas(t *testing.T) {
 	s := openStore(t, Options{Client: client(t, server.URL())})
 	ctx := t.Context()
 	started := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	b := keys.Replica{ID: "b", Name: "gate-2", Version: "v1.2.3", Rules: 7, StartedAt: started, Confirmed: 41}
+	b := keys.Replica{ID: "b", Name: "gate-2", Version: "v1.2.3", Rules: 7, StartedAt: started, Confirmed: 41, Limits: keys.LimitSigns{Lost: 2, ClockSteps: 1, Held: 3, Degraded: 4, Late: 5}}
 	for _, r := range []keys.Replica{b, {ID: "a", Name: "gate 1"}} {
 		if err := s.RegisterReplica(ctx, r); err != nil {
 			t.Fatal(err)

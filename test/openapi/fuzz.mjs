@@ -203,6 +203,16 @@ async function elsewhere(document, key) {
   }
 }
 
+// removed deletes an organization that nothing belongs to: in a short run none of
+// those that are drawn may be empty.
+async function removed(document, keys) {
+  const op = document.operations.find((o) => o.id === 'delete-organization');
+  const { id } = await ask(keys[0], 'POST', '/v1/organizations', { slug: `empty-${seed}`, plan: 'enterprise' });
+  const request = { method: 'DELETE', target: `/v1/organizations/${id}`, query: [], headers: {}, credential: { as: 'operator' } };
+  const wrong = await attempt(document, op, request, keys);
+  if (wrong.length) findings.push(`${op.id}: ${wrong.join('\n  ')}\n    ${curl(request)}`);
+}
+
 async function main() {
   console.log(`seed ${seed}, ${runs} requests of each operation`);
   const keys = await prepare();
@@ -231,6 +241,7 @@ async function main() {
   if (!options.only) {
     await exceed(document, keys[0]);
     await elsewhere(document, keys[1]);
+    await removed(document, keys);
     for (const op of operations) {
       if (![...seen.get(op.id).keys()].some((s) => s < 300)) findings.push(`${op.id}: no request succeeded, so that its answer was not seen`);
     }

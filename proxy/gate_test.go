@@ -123,6 +123,8 @@ type gateOptions struct {
 	trusted []netip.Prefix
 	target  string               // instead of the recording upstream
 	noMe    bool                 // /.keygate/ is nothing special
+	patient time.Duration        // with a client's body; 0: for ever
+	perKey  int                  // requests under way; 0: any number
 	level   zapcore.LevelEnabler // of the log; nil: all
 }
 
@@ -158,7 +160,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, ReadTimeout: o.patient, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {

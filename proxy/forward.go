@@ -54,6 +54,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 			delete(out.Trailer, name)
 		}
 	}
+	x.call.Body.ForwardTrailers(out.Trailer)
 	if !x.rule.ForwardKey {
 		delete(h, "Authorization")
 	}

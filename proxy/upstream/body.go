@@ -38,6 +38,8 @@ type Body struct {
 	beside  atomic.Bool // it is read while the answer goes out
 	stall   *stall      // of the upstream, while the client is not waited for
 	patient patience    // with the client
+	trailer http.Header // the client's, which has values once the body was read to its end
+	forward http.Header // those of them that go upstream; nil: none
 
 	mu   sync.Mutex
 	kept []byte
@@ -49,7 +51,16 @@ type Body struct {
 // and each piece of which is waited for so long, until the answer begins; 0 is no
 // bound. The controller is that of its answer.
 func NewBody(r *http.Request, control *http.ResponseController, most int64, patient time.Duration) *Body {
-	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most, patient: patience{bound: patient, control: control}}
+	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most, trailer: r.Trailer, patient: patience{bound: patient, control: control}}
+}
+
+// ForwardTrailers has the values of these trailers follow when the body has been
+// read to its end, which is when the client has sent them: httputil.ReverseProxy
+// copies the names alone. It is called before the body is read.
+func (b *Body) ForwardTrailers(names http.Header) {
+	if b != nil && len(names) > 0 {
+		b.forward = names
+	}
 }
 
 // Answered is called when the answer begins: the client is from then on waited for
@@ -176,6 +187,9 @@ func (b *Body) next(p []byte) (int, error) {
 	b.read += int64(n)
 	if errors.Is(err, io.EOF) {
 		b.whole.Store(true)
+		for name := range b.forward { // once, before any attempt is told of the end
+			b.forward[name] = b.trailer[name]
+		}
 	}
 	switch {
 	case b.most > 0 && b.read > b.most:

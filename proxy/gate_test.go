@@ -124,6 +124,7 @@ type gateOptions struct {
 	target  string               // instead of the recording upstream
 	noMe    bool                 // /.keygate/ is nothing special
 	patient time.Duration        // with a client's body; 0: for ever
+	fresh   time.Duration        // keys are trusted without a word of the change feed; 0: always
 	perKey  int                  // requests under way; 0: any number
 	level   zapcore.LevelEnabler // of the log; nil: all
 }
@@ -148,7 +149,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	g.logs = logs
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}
-	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, Now: g.clock})
+	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, FreshFor: o.fresh, Now: g.clock})
 	g.auth = authenticator
 	g.settling = ratelimit.NewSettling(g.ledger, "rep_test", g.clock)
 	inFlight := ratelimit.NewInFlight(g.broken, 0, "rep_test", g.clock)

@@ -50,7 +50,9 @@ type Config struct {
 	Me             bool           `env:"KEYGATE_ME" envDefault:"true" allowed:"true or false" doc:"Lets a key ask the proxy about itself at /.keygate/me, and keeps all of /.keygate/ from the routes. With false both end."`
 	FailedPerAddr  route.Budget   `env:"KEYGATE_FAILED_PER_ADDRESS" envDefault:"100/1m" allowed:"requests per duration, such as 100/1m, or off" doc:"Budget that one client address (IPv6: one /64) has for requests that fail: with a key that does not exist, to where no route is. What is beyond it is answered 429; valid keys are served all the same, imported ones as far as they are in memory."`
 	MaxConnections int            `env:"KEYGATE_MAX_CONNECTIONS" envDefault:"10000" allowed:"1 to 1000000" doc:"Connections of clients that each listener of the proxy holds open; more are closed at once."`
+	MaxPerKey      int            `env:"KEYGATE_MAX_REQUESTS_PER_KEY" envDefault:"1000" allowed:"1 to 1000000" doc:"Requests of one key, WebSocket connections and other streams among them, that are under way in this process. One more is answered 429, so that no key takes the connections of all."`
 	MaxURL         int            `env:"KEYGATE_MAX_URL_BYTES" envDefault:"8192" allowed:"256 to 65536" doc:"Longest target of a request, path and query together, in bytes. A longer one is answered 414."`
+	ReadTimeout    time.Duration  `env:"KEYGATE_CLIENT_READ_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of a request's body before it is answered 408. Once the answer has begun it no longer counts, nor for gRPC, whose streams may be silent."`
 	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of an answer, of at most 32 KiB, before it is cut off. A stream in which nothing is sent is not."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
@@ -64,10 +66,10 @@ const (
 	maxDrain     = time.Hour
 	maxRealm     = 64
 
-	maxConnections  = 1_000_000
-	minURL, maxURL  = 256, 64 << 10
-	maxWriteTimeout = 24 * time.Hour
-	maxHSTS         = 3 * 8760 * time.Hour
+	maxConnections   = 1_000_000
+	minURL, maxURL   = 256, 64 << 10
+	maxClientTimeout = 24 * time.Hour
+	maxHSTS          = 3 * 8760 * time.Hour
 )
 
 // FromEnv reads the environment, given as os.Environ returns it. The warnings
@@ -93,7 +95,9 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
 	r.check("KEYGATE_MAX_CONNECTIONS", c.MaxConnections >= 1 && c.MaxConnections <= maxConnections, "is out of bounds")
 	r.check("KEYGATE_MAX_URL_BYTES", c.MaxURL >= minURL && c.MaxURL <= maxURL, "is out of bounds")
-	r.check("KEYGATE_CLIENT_WRITE_TIMEOUT", c.WriteTimeout >= 0 && c.WriteTimeout <= maxWriteTimeout, "is out of bounds")
+	r.check("KEYGATE_MAX_REQUESTS_PER_KEY", c.MaxPerKey >= 1 && c.MaxPerKey <= maxConnections, "is out of bounds")
+	r.check("KEYGATE_CLIENT_READ_TIMEOUT", c.ReadTimeout >= 0 && c.ReadTimeout <= maxClientTimeout, "is out of bounds")
+	r.check("KEYGATE_CLIENT_WRITE_TIMEOUT", c.WriteTimeout >= 0 && c.WriteTimeout <= maxClientTimeout, "is out of bounds")
 	r.check("KEYGATE_HSTS", c.HSTS >= 0 && c.HSTS <= maxHSTS, "is out of bounds")
 	c.checkHTTPS(r)
 	r.choice("LOG_LEVEL", c.LogLevel, "is not a level", "debug", "info", "warn", "error")

@@ -36,7 +36,8 @@ func TestDefaults(t *testing.T) {
 	c.set = nil
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", TLSAddr: ":8443", HSTS: 8760 * time.Hour, DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
-		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxURL: 8192, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, LogLevel: "info",
+		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxPerKey: 1000, MaxURL: 8192,
+		ReadTimeout: time.Minute, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -54,6 +55,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_TLS_ADDR=:443", "KEYGATE_TLS_CERT=/tls/cert.pem", "KEYGATE_TLS_KEY=/tls/key.pem", "KEYGATE_ADMIN_TLS_CERT=/tls/admin.pem", "KEYGATE_ADMIN_TLS_KEY=/tls/admin-key.pem",
 		"KEYGATE_REQUIRE_HTTPS=true", "KEYGATE_PAUSE_EXPOSED_KEYS=true", "KEYGATE_HSTS=0s",
 		"KEYGATE_MAX_CONNECTIONS=1", "KEYGATE_MAX_URL_BYTES=256", "KEYGATE_CLIENT_WRITE_TIMEOUT=0s",
+		"KEYGATE_MAX_REQUESTS_PER_KEY=2", "KEYGATE_CLIENT_READ_TIMEOUT=0s",
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_WAIT_AFTER_CRASH=true", "KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
@@ -109,7 +111,9 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_ME=false default=false",
 		"KEYGATE_FAILED_PER_ADDRESS=off default=false",
 		"KEYGATE_MAX_CONNECTIONS=1 default=false",
+		"KEYGATE_MAX_REQUESTS_PER_KEY=2 default=false",
 		"KEYGATE_MAX_URL_BYTES=256 default=false",
+		"KEYGATE_CLIENT_READ_TIMEOUT=0s default=false",
 		"KEYGATE_CLIENT_WRITE_TIMEOUT=0s default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
 		"LOG_LEVEL=debug default=false",
@@ -235,6 +239,8 @@ func TestBadEnvironments(t *testing.T) {
 		"KEYGATE_REQUIRE_HTTPS=true":       {`KEYGATE_REQUIRE_HTTPS: would refuse every request: set KEYGATE_TLS_CERT, or name in KEYGATE_TRUSTED_PROXIES who speaks HTTPS for keygate`},
 		"KEYGATE_MAX_CONNECTIONS=0":        {`KEYGATE_MAX_CONNECTIONS: "0" is out of bounds; allowed: 1 to 1000000`},
 		"KEYGATE_MAX_URL_BYTES=255":        {`KEYGATE_MAX_URL_BYTES: "255" is out of bounds; allowed: 256 to 65536`},
+		"KEYGATE_MAX_REQUESTS_PER_KEY=0":   {`KEYGATE_MAX_REQUESTS_PER_KEY: "0" is out of bounds; allowed: 1 to 1000000`},
+		"KEYGATE_CLIENT_READ_TIMEOUT=-1s":  {`KEYGATE_CLIENT_READ_TIMEOUT: "-1s" is out of bounds; allowed: 0s to 24h, with its unit; 0s is no bound`},
 		"KEYGATE_CLIENT_WRITE_TIMEOUT=25h": {`KEYGATE_CLIENT_WRITE_TIMEOUT: "25h" is out of bounds; allowed: 0s to 24h, with its unit; 0s is no bound`},
 		"KEYGATE_HSTS=-1s":                 {`KEYGATE_HSTS: "-1s" is out of bounds; allowed: 0s to 26280h, with its unit`},
 		"KEYGATE_TLS_ADDR=x":               {`KEYGATE_TLS_ADDR: "x" has no port; allowed: host:port, or :port for all interfaces`},

@@ -58,6 +58,7 @@ type request struct {
 	limits    ratelimit.Decision
 	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
 	cut       context.CancelCauseFunc
+	crowded   string // the key among whose requests under way this one counts; "": none
 
 	decision decision
 	cause    error  // for the operator, never for the client
@@ -113,6 +114,7 @@ func (x *exchange) finish() {
 	}
 	x.call.End()
 	x.land()
+	x.thinOut()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {

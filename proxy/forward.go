@@ -54,6 +54,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 			delete(out.Trailer, name)
 		}
 	}
+	x.call.Body.ForwardTrailers(out.Trailer)
 	if !x.rule.ForwardKey {
 		delete(h, "Authorization")
 	}
@@ -120,6 +121,7 @@ func (x *exchange) forwardedHeaders(in *http.Request, h http.Header) {
 // modifyResponse adds what keygate says about an admitted request.
 func (x *exchange) modifyResponse(res *http.Response) error {
 	x.upstream = x.proxy.now().Sub(x.sent)
+	x.call.Body.Answered()
 	x.settle(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
@@ -169,7 +171,11 @@ func (x *exchange) prepareCall() {
 	if x.r.ContentLength == 0 {
 		return
 	}
-	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody)
+	patient := x.proxy.patient
+	if isGRPC(x.r.Header) {
+		patient = 0 // a stream of messages, in which silence is nothing wrong
+	}
+	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody, patient)
 	if x.principal != nil && (x.r.ContentLength < 0 || x.r.ContentLength > shortBody) {
 		// The body may be a stream that goes on before there is an answer to close.
 		ctx, stop := context.WithCancelCause(x.r.Context())

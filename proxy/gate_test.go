@@ -123,6 +123,9 @@ type gateOptions struct {
 	trusted []netip.Prefix
 	target  string               // instead of the recording upstream
 	noMe    bool                 // /.keygate/ is nothing special
+	patient time.Duration        // with a client's body; 0: for ever
+	fresh   time.Duration        // keys are trusted without a word of the change feed; 0: always
+	perKey  int                  // requests under way; 0: any number
 	level   zapcore.LevelEnabler // of the log; nil: all
 }
 
@@ -146,7 +149,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	g.logs = logs
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}
-	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, Now: g.clock})
+	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, FreshFor: o.fresh, Now: g.clock})
 	g.auth = authenticator
 	g.settling = ratelimit.NewSettling(g.ledger, "rep_test", g.clock)
 	inFlight := ratelimit.NewInFlight(g.broken, 0, "rep_test", g.clock)
@@ -158,7 +161,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, ReadTimeout: o.patient, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {

@@ -149,6 +149,9 @@ func (p *Proxy) admit(x *exchange, token string, known int64) *refusal {
 	if answer := x.checkLength(); answer != nil {
 		return answer
 	}
+	if answer := x.join(); answer != nil {
+		return answer
+	}
 	if answer := p.board(x, known); answer != nil {
 		return answer
 	}

@@ -38,6 +38,12 @@ type Options struct {
 	Me bool
 	// MaxURL bounds the target of a request in bytes; 0: no bound.
 	MaxURL int
+	// ReadTimeout bounds the wait for the next piece of a request's body before
+	// there is an answer; 0: no bound.
+	ReadTimeout time.Duration
+	// MaxPerKey bounds the requests of one key that are under way in this process;
+	// 0: no bound.
+	MaxPerKey int
 	// RequireHTTPS refuses what came over plain HTTP.
 	RequireHTTPS bool
 	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
@@ -62,6 +68,7 @@ type Proxy struct {
 	realm     string
 	trusted   []netip.Prefix
 	maxURL    int              // 0: no bound
+	patient   time.Duration    // with a client's body; 0: no bound
 	https     bool             // required
 	hsts      []string         // value of Strict-Transport-Security; nil: none
 	exposed   func(key string) // nil: nobody wants to know
@@ -72,6 +79,7 @@ type Proxy struct {
 	// preflights that are forwarded, per client address.
 	preflights *ratelimit.Buckets
 	streams    *streams
+	crowd      *crowd
 	me         *me // nil: the paths under /.keygate/ are like others
 	exchanges  sync.Pool
 }
@@ -87,6 +95,8 @@ func New(o Options) *Proxy {
 		realm:      o.Realm,
 		trusted:    o.TrustedProxies,
 		maxURL:     o.MaxURL,
+		patient:    o.ReadTimeout,
+		crowd:      newCrowd(o.MaxPerKey, o.Metrics),
 		https:      o.RequireHTTPS,
 		exposed:    o.Exposed,
 		accessLog:  o.AccessLog,

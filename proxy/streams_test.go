@@ -246,6 +246,42 @@ func TestStreamsAreCut(t *testing.T) {
 	}
 }
 
+// A change feed that says nothing cuts no stream: each one's key is asked of the store.
+// If that is away as well a stream goes on for a minute.
+func TestSilentFeedCutsNothing(t *testing.T) {
+	g := newGate(t, gateOptions{policy: streamPolicy, fresh: time.Second})
+	g.upstream.answer = streamingUpstream
+	_, secret := g.streamKey()
+	ws, events := g.webSocket("/any/ws", secret, ""), g.events(secret)
+	for range 120 {
+		g.wait(time.Second)
+		g.stillOpen()
+	}
+	if err := g.store.(io.Closer).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		g.wait(time.Second)
+		g.stillOpen()
+	}
+	if _, err := io.WriteString(ws, "\x81\x03abc"); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := ws.frame(t); text != "abc" {
+		t.Errorf("after a minute without the store the WebSocket says %q", text)
+	}
+	g.wait(time.Second)
+	g.proxy.CheckStreams(t.Context())
+	if opcode, _ := ws.frame(t); opcode != 8 {
+		t.Errorf("the WebSocket got %d, not a Close frame", opcode)
+	}
+	if _, err := io.ReadAll(events); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("events: %v", err)
+	}
+	_ = ws.Conn.Close()
+	waitFor(t, func() bool { return g.metric(`keygate_streams_cut_total{reason="unavailable"}`) == 2 })
+}
+
 // A reader that takes nothing of a long answer cannot keep its stream by that: the
 // gate waits in a write then, not in a read.
 func TestDownloadOfASlowReaderIsCut(t *testing.T) {

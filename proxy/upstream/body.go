@@ -37,6 +37,9 @@ type Body struct {
 	whole   atomic.Bool // it was read to its end
 	beside  atomic.Bool // it is read while the answer goes out
 	stall   *stall      // of the upstream, while the client is not waited for
+	patient patience    // with the client
+	trailer http.Header // the client's, which has values once the body was read to its end
+	forward http.Header // those of them that go upstream; nil: none
 
 	mu   sync.Mutex
 	kept []byte
@@ -44,10 +47,28 @@ type Body struct {
 	err  error // of the last Read
 }
 
-// NewBody returns the body of a request, of which at most so many bytes are read;
-// 0 is no bound. The controller is that of its answer.
-func NewBody(r *http.Request, control *http.ResponseController, most int64) *Body {
-	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most}
+// NewBody returns the body of a request, of which at most so many bytes are read,
+// and each piece of which is waited for so long, until the answer begins; 0 is no
+// bound. The controller is that of its answer.
+func NewBody(r *http.Request, control *http.ResponseController, most int64, patient time.Duration) *Body {
+	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most, trailer: r.Trailer, patient: patience{bound: patient, control: control}}
+}
+
+// ForwardTrailers has the values of these trailers follow when the body has been
+// read to its end, which is when the client has sent them: httputil.ReverseProxy
+// copies the names alone. It is called before the body is read.
+func (b *Body) ForwardTrailers(names http.Header) {
+	if b != nil && len(names) > 0 {
+		b.forward = names
+	}
+}
+
+// Answered is called when the answer begins: the client is from then on waited for
+// as long as the upstream does.
+func (b *Body) Answered() {
+	if b != nil {
+		b.patient.end()
+	}
 }
 
 // Broken reports whether the client's body could not be read to its end.
@@ -98,6 +119,7 @@ func (b *Body) end() {
 		return
 	}
 	b.ended.Store(true)
+	b.patient.end()
 	if !b.beside.Load() {
 		return
 	}
@@ -154,21 +176,26 @@ func (a *attempt) Read(p []byte) (int, error) {
 func (b *Body) next(p []byte) (int, error) {
 	b.stall.pause()
 	b.waits.Store(true)
+	b.patient.wait()
 	n, err := 0, os.ErrDeadlineExceeded
 	if !b.cut.Load() {
 		n, err = b.client.Read(p)
 	}
+	late := b.patient.heard(err)
 	b.waits.Store(false)
 	b.stall.run()
 	b.read += int64(n)
 	if errors.Is(err, io.EOF) {
 		b.whole.Store(true)
+		for name := range b.forward { // once, before any attempt is told of the end
+			b.forward[name] = b.trailer[name]
+		}
 	}
 	switch {
 	case b.most > 0 && b.read > b.most:
 		b.large.Store(true)
 		n, err = 0, ErrTooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case late, errors.Is(err, os.ErrDeadlineExceeded):
 		b.late.Store(true)
 	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose):
 		b.broken.Store(true)

@@ -1,0 +1,228 @@
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// frames is a client that speaks HTTP/2 in clear frame by frame, as no library would.
+type frames struct {
+	*http2.Framer
+	conn net.Conn
+	out  *bufio.Writer
+	next uint32 // stream
+}
+
+func (g *gateway) frames() *frames {
+	g.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.proxy, "http://"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	f := &frames{conn: conn, out: bufio.NewWriter(conn), next: 1}
+	f.Framer = http2.NewFramer(f.out, conn)
+	_, _ = f.out.WriteString(http2.ClientPreface)
+	_ = f.WriteSettings()
+	return f
+}
+
+// fields encodes a header, name, value, name, value …
+func fields(pairs ...string) []byte {
+	var block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	for i := 0; i < len(pairs); i += 2 {
+		_ = e.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1], Sensitive: true}) // and so in no table
+	}
+	return block.Bytes()
+}
+
+// open begins a request without a body and returns its stream.
+func (f *frames) open(block []byte) (stream uint32, err error) {
+	stream = f.next
+	f.next += 2
+	return stream, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndStream: true, EndHeaders: true})
+}
+
+// ended reads until the connection ends, which it must.
+func (f *frames) ended(t *testing.T) {
+	t.Helper()
+	if _, err := io.Copy(io.Discard, f.conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection goes on")
+	}
+}
+
+// Floods of frames that cost the client nothing and the server something end their
+// connection; the next client is served.
+func TestFloodsOfFrames(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_CLIENT_WRITE_TIMEOUT": "5s"})
+	k, honest := g.newKey("attacker"), g.newKey("honest")
+	get := fields(":method", "GET", ":scheme", "http", ":authority", "gate", ":path", "/x", "authorization", "Bearer "+k.Secret)
+	padding := fields("x-padding", strings.Repeat("~", 8<<10))
+	for _, flood := range []struct {
+		name string
+		one  func(f *frames) error
+	}{
+		{"rapid reset (CVE-2023-44487)", func(f *frames) error {
+			stream, err := f.open(get)
+			if err != nil {
+				return err
+			}
+			return f.WriteRSTStream(stream, http2.ErrCodeCancel)
+		}},
+		{"CONTINUATION (CVE-2023-45288)", func(f *frames) error {
+			if f.next == 1 {
+				f.next = 3
+				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: get})
+			}
+			return f.WriteContinuation(1, false, padding)
+		}},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			f := g.frames()
+			var err error
+			for n := 0; err == nil && n < 2_000_000; n++ { // nothing of what comes is read
+				err = flood.one(f)
+			}
+			if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the flood was let in: %v", err)
+			}
+			f.ended(t)
+			g.wants(http.StatusOK, "/x", honest.Secret)
+		})
+	}
+	g.stop()
+}
+
+// Who resets a request after it was admitted has spent it all the same.
+func TestResetsAreCounted(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{}, 10)
+	api := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})
+	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL, "KEYGATE_POLICY": `
+version: 1
+plans: { free: { limits: [{ name: minute, requests: 3, per: 1m }] } }
+routes: [{ match: "/{rest...}", permission: any }]
+`})
+	k := g.newKey("resets")
+	f := g.frames()
+	for range 3 {
+		stream, err := f.open(fields(":method", "GET", ":scheme", "http", ":authority", "gate", ":path", "/x", "authorization", "Bearer "+k.Secret))
+		if err == nil {
+			err = f.out.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-arrived
+		_ = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+		_ = f.out.Flush()
+	}
+	g.refused(http.StatusTooManyRequests, "Rate limit exceeded", "/x", k.Secret)
+	g.stop()
+}
+
+// HTTP/2 can carry in a name, a value or a path what would end a line, or the whole
+// request, in HTTP/1.1. None of it reaches an upstream that speaks that.
+func TestNothingIsSmuggledDown(t *testing.T) {
+	t.Parallel()
+	api := newExact(t)
+	g := start(t, settings{"KEYGATE_UPSTREAM": "http://" + api.address, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_FAILED_PER_ADDRESS": "off"})
+	k := g.newKey("smuggler")
+	smuggled := "\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+	request := func(change map[string]string, more ...string) []byte {
+		var pairs []string
+		for _, name := range []string{":method", ":scheme", ":authority", ":path"} {
+			value, changed := change[name]
+			if !changed {
+				value = map[string]string{":method": "GET", ":scheme": "http", ":authority": "gate", ":path": "/x"}[name]
+			}
+			pairs = append(pairs, name, value)
+		}
+		return fields(append(append(pairs, "authorization", "Bearer "+k.Secret), more...)...)
+	}
+	for name, block := range map[string][]byte{
+		"nothing":                  request(nil),
+		"a line in a value":        request(nil, "x-a", "one"+smuggled),
+		"a line feed in a value":   request(nil, "x-a", "one\nx-b: two"),
+		"a return in a value":      request(nil, "x-a", "one\rx-b: two"),
+		"a zero in a value":        request(nil, "x-a", "one\x00two"),
+		"a line in a name":         request(nil, "x-a: b\r\nx-b", "c"),
+		"a colon in a name":        request(nil, "x-a:b", "c"),
+		"a space in a name":        request(nil, "content-length ", "5"),
+		"capitals":                 request(nil, "X-Keygate-Key-Id", "forged"),
+		"an empty name":            request(nil, "", "x"),
+		"a line in the path":       request(map[string]string{":path": "/x HTTP/1.1" + smuggled}),
+		"a space in the path":      request(map[string]string{":path": "/x HTTP/1.1"}),
+		"a fragment in the path":   request(map[string]string{":path": "/x#" + smuggled}),
+		"no slash":                 request(map[string]string{":path": "x"}),
+		"a line in the method":     request(map[string]string{":method": "GET /x HTTP/1.1" + smuggled}),
+		"a space in the method":    request(map[string]string{":method": "GET /smuggled"}),
+		"a line in the authority":  request(map[string]string{":authority": "gate" + smuggled}),
+		"a line in the scheme":     request(map[string]string{":scheme": "http" + smuggled}),
+		"two paths":                append(request(nil), fields(":path", "/smuggled")...),
+		"another host":             request(nil, "host", "other"),
+		"chunks":                   request(nil, "transfer-encoding", "chunked"),
+		"a length without a body":  request(nil, "content-length", "5"),
+		"two lengths":              request(nil, "content-length", "0", "content-length", "5"),
+		"a connection field":       request(nil, "connection", "x-keygate-key-id"),
+		"a list of hop-by-hop":     request(nil, "proxy-connection", "keep-alive", "keep-alive", "1", "upgrade", "websocket"),
+		"te of another kind":       request(nil, "te", "chunked"),
+		"a cookie in many pieces":  request(nil, "cookie", "a=1", "cookie", "b=2"),
+		"a pseudo field of no use": request(nil, ":status", "200"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			api.taken()
+			f := g.frames()
+			_, _ = f.open(block)
+			_ = f.out.Flush()
+			for answered := false; !answered; {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					if errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Fatal("no answer")
+					}
+					break
+				}
+				switch frame.(type) {
+				case *http2.HeadersFrame, *http2.RSTStreamFrame, *http2.GoAwayFrame:
+					answered = true
+				}
+			}
+			got := api.taken()
+			if name == "nothing" && len(got) != 1 {
+				t.Errorf("the upstream got %q", got)
+			}
+			for _, header := range got {
+				line, _, _ := strings.Cut(header, "\r\n")
+				if strings.Count(line, " ") != 2 || strings.Contains(header, "smuggled") {
+					t.Errorf("the upstream got %q", header)
+				}
+				checkClean(t, strings.Replace(header, line, "GET /x HTTP/1.1", 1))
+				if strings.Contains(header, "forged") || !strings.Contains(header, "X-Keygate-Key-Id: "+k.ID) {
+					t.Errorf("identity: %q", header)
+				}
+			}
+			_ = f.conn.Close()
+		})
+	}
+	g.stop()
+}

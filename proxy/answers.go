@@ -40,7 +40,9 @@ func (x *exchange) refuse(answer *refusal) {
 		// Hardly anybody is left to read it. But a client that has only finished
 		// sending looks the same, and to it nothing at all would become an empty 200.
 		answer.problem.Title = "Client Closed Request"
-		h.Set("Connection", "close")
+		if x.r.ProtoMajor == 1 { // over HTTP/2 that would end the other streams' connection
+			h.Set("Connection", "close")
+		}
 	}
 	x.ignoreBody()
 	x.describe(h)

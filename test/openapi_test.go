@@ -201,14 +201,14 @@ func testFuzzFinds(t *testing.T, g *gateway) {
 			}
 		}), `/items/0/at must match format "date-time"`},
 		{"edit-account", "PATCH", regexp.MustCompile(`^/v1/accounts/`), func(r *http.Response) {
-			raw, err := io.ReadAll(r.Body)
-			if err == nil && strings.Contains(string(raw), "is not a field of this request") {
+			if r.StatusCode == http.StatusUnprocessableEntity {
 				r.StatusCode = http.StatusOK
 			}
-			r.Body = io.NopCloser(bytes.NewReader(raw))
 		}, "a body was accepted that the schema forbids"},
 	}
-	argv := []string{"fuzz.mjs", "--all", "--runs", "60"}
+	// One lane and always the same requests: whether these find something is not left
+	// to chance, as it is where they look for what nobody knows.
+	argv := []string{"fuzz.mjs", "--all", "--runs", "60", "--lanes", "1", "--seed", "2"}
 	for _, l := range lies {
 		argv = append(argv, "--only", l.operation)
 	}

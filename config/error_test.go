@@ -21,22 +21,6 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0}, {"a", "", 1}, {"", "abc", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"kitten", "sitting", 3}, {"abc", "xyz", 3}, {"ab", "abcdef", 4},
-	} {
-		if got := distance(c.a, c.b, 10); got != c.want {
-			t.Errorf("distance(%q, %q) = %d, not %d", c.a, c.b, got, c.want)
-		}
-	}
-	if got := distance("ab", "abcdefgh", 3); got <= 3 {
-		t.Errorf("far apart, yet %d", got)
-	}
-}
-
 func TestProblemString(t *testing.T) {
 	for _, c := range []struct {
 		p    Problem

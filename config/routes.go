@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"keygate/internal/keys"
+	"keygate/internal/spelling"
 	"keygate/proxy/route"
 	"keygate/proxy/upstream"
 )
@@ -231,7 +232,7 @@ func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *rout
 	switch source {
 	case "path":
 		if hasPattern && !slices.Contains(parameters, name) {
-			d.fail(v, "is %s, but the pattern %s has no parameter %s%s", quoted(s), quoted(rule.Pattern.String()), quoted(name), likelyBinding("path", closest(name, parameters)))
+			d.fail(v, "is %s, but the pattern %s has no parameter %s%s", quoted(s), quoted(rule.Pattern.String()), quoted(name), likelyBinding("path", spelling.Closest(name, parameters)))
 		}
 		return &route.Binding{Source: route.FromPath, Name: name}
 	case "header":
@@ -245,9 +246,9 @@ func (d *routeDecoder) binding(v value, rule *route.Rule, hasPattern bool) *rout
 		}
 		return &route.Binding{Source: route.FromQuery, Name: name}
 	}
-	hint := likelyBinding(closest(source, []string{"path", "header", "query"}), name)
+	hint := likelyBinding(spelling.Closest(source, []string{"path", "header", "query"}), name)
 	if !named {
-		hint = likelyBinding("path", closest(s, parameters))
+		hint = likelyBinding("path", spelling.Closest(s, parameters))
 	}
 	d.fail(v, "is %s; allowed: path:, header: or query: and a name of at most %d characters, such as path:org%s", quoted(s), maxBinding, hint)
 	return nil

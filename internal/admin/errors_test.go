@@ -91,12 +91,13 @@ func TestRefusedRequests(t *testing.T) {
 		},
 		{
 			name: "the domain explains", method: "POST", target: "/v1/keys", status: 422, error: "Invalid input",
-			body: NewKey{Name: " ", AllowedCIDRs: []string{"192.0.2.1", "x"}, Expires: "soon", Plan: "gold", Permissions: []string{"nope:read"}},
+			body: NewKey{Name: " ", AllowedCIDRs: []string{"192.0.2.1", "x"}, Expires: "soon", Plan: "gold", Permissions: []string{"nope:read", "keygate:key-read"}},
 			errors: []wrong{
 				{Pointer: "#/allowed_cidrs/1", Field: "allowed_cidrs[1]", Detail: `must be an address such as`},
 				{Pointer: "#/name", Field: "name", Detail: "must not be empty"},
 				{Pointer: "#/plan", Field: "plan", Detail: `is not a plan of the policy; there are enterprise, free, pro, starter (given: "gold")`},
-				{Pointer: "#/permissions/0", Field: "permissions[0]", Detail: `names "nope:read"`},
+				{Pointer: "#/permissions/0", Field: "permissions[0]", Detail: `names "nope:read", which is not in the catalogue`},
+				{Pointer: "#/permissions/1", Field: "permissions[1]", Detail: `names "keygate:key-read", which is not in the catalogue; did you mean "keygate:keys-read"?`},
 				{Pointer: "#/expires", Field: "expires", Detail: `must be "never"`},
 			},
 		},
@@ -111,6 +112,11 @@ func TestRefusedRequests(t *testing.T) {
 				{Pointer: "#/space", Field: "space", Detail: `the organization has no space with this id or slug (given: "moon")`},
 				{Pointer: "#/role", Field: "role", Detail: `is not a role of the policy`},
 			},
+		},
+		{
+			name: "misspelt permission of an account", method: "POST", target: "/v1/accounts", status: 422, error: "Invalid input",
+			body:   NewAccount{Name: "a", Organization: "acme", Permission: "keygate:member"},
+			errors: []wrong{{Pointer: "#/permission", Field: "permission", Detail: `names "keygate:member", which is not in the catalogue; did you mean "keygate:members"?`}},
 		},
 		{
 			name: "limit", method: "GET", target: "/v1/keys?limit=201", status: 422, error: "Invalid input",

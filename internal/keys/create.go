@@ -266,7 +266,7 @@ func (c *check) permissions(field string, k Key, grants []Grant, p *Policy) {
 	for i, name := range k.Permissions {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		if err := p.Catalogue.Check(name); err != nil {
-			c.add(at, name, "names %s", err)
+			c.add(at, name, "names %s%s", err, p.Catalogue.likely(name))
 			continue
 		}
 		if slices.Contains(k.Permissions[:i], name) {

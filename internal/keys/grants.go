@@ -129,7 +129,7 @@ func (s *Service) grant(ctx context.Context, by Actor, c *check, a Account, in N
 		}
 	default:
 		if err := policy.Catalogue.Check(in.Permission); err != nil {
-			c.add("permission", in.Permission, "names %s", err)
+			c.add("permission", in.Permission, "names %s%s", err, policy.Catalogue.likely(in.Permission))
 		} else if in.Permission == PermissionOperator && g.Organization != "" {
 			c.add("permission", in.Permission, "is granted at the instance only, to accounts that belong to no organization")
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"keygate/internal/spelling"
 )
 
 // Names of the permissions that keygate knows by itself.
@@ -287,6 +289,22 @@ func (c *Catalogue) Check(grant string) error {
 		return fmt.Errorf("%q, which matches nothing in the catalogue", grant)
 	}
 	return nil
+}
+
+// likely ends a message about a name that Check does not let pass with the entry
+// that it is probably a misspelling of, or with nothing.
+func (c *Catalogue) likely(grant string) string {
+	if len(grant) > maxPermission || strings.Contains(grant, wildcard) {
+		return ""
+	}
+	names := make([]string, len(c.entries))
+	for i, p := range c.entries {
+		names[i] = p.Name
+	}
+	if best := spelling.Closest(grant, names); best != "" {
+		return fmt.Sprintf("; did you mean %q?", best)
+	}
+	return ""
 }
 
 // Expand returns everything that the grants stand for. What the catalogue does

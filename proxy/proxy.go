@@ -82,6 +82,8 @@ type Proxy struct {
 	crowd      *crowd
 	me         *me // nil: the paths under /.keygate/ are like others
 	exchanges  sync.Pool
+	leaving    atomic.Bool  // no connection is kept for a further request
+	tunnels    atomic.Int64 // WebSocket connections that are open
 }
 
 // New returns a Proxy without a policy.
@@ -138,6 +140,14 @@ func (p *Proxy) SetPolicy(policy *Policy) {
 		former.end(policy)
 	}
 }
+
+// Leave has every answer from now on say that its connection ends with it, so that
+// clients which keep theirs open send the next request elsewhere, and none into a
+// connection that is being closed.
+func (p *Proxy) Leave() { p.leaving.Store(true) }
+
+// Tunnels is how many WebSocket connections are open.
+func (p *Proxy) Tunnels() int64 { return p.tunnels.Load() }
 
 // Close ends what watches the upstreams, and idle connections to them.
 func (p *Proxy) Close() {

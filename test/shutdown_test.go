@@ -2,8 +2,12 @@ package test
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -132,5 +136,109 @@ func TestSecondSignal(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the request hangs")
+	}
+}
+
+// streamingGateway is one with every kind of stream open and clients of every kind
+// under way.
+func streamingGateway(t *testing.T, s settings) (*gateway, *streamer, []*openStream, *callers) {
+	t.Helper()
+	api, files := newStreamer(t), newCertificate(t, 1)
+	env := settings{
+		"KEYGATE_POLICY": strings.ReplaceAll(inFrontOf(api.upstream, streamPolicy), "GRPC", grpcServer(t)), "KEYGATE_DEFAULT_PLAN": "enterprise",
+		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": files.cert, "KEYGATE_TLS_KEY": files.key,
+	}
+	maps.Copy(env, s)
+	g := start(t, env)
+	key := g.newKey("caller").Secret
+	streams, callers := g.streams(api, key), g.callers(key)
+	pingAll(t, streams, "before")
+	callers.flows(t, 100)
+	return g, api, streams, callers
+}
+
+// Whoever balances the load and looks at /readyz sends the gateway's requests
+// elsewhere before it stops to take them: not one is refused, whatever it came over.
+// Each stream goes on to its own end, WebSockets too, of which http.Server's Shutdown
+// knows nothing: they were cut at once.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if full() {
+		rounds = 20
+	}
+	for range rounds {
+		testStopUnderLoad(t)
+	}
+}
+
+func testStopUnderLoad(t *testing.T) {
+	g, _, streams, callers := streamingGateway(t, settings{"KEYGATE_DRAIN_DELAY": "5s", "KEYGATE_DRAIN_TIMEOUT": "2m"})
+	g.signal(syscall.SIGTERM)
+	g.draining()
+	callers.flows(t, 100)
+	res, err := newClient(t).Get(g.proxy + "/quick") // over a connection of its own
+	if err != nil || res.StatusCode != http.StatusUnauthorized || !res.Close {
+		t.Fatalf("a new connection, /readyz having turned: %v %+v", err, res)
+	}
+	res.Body.Close()
+	callers.stop()
+	for _, base := range []string{g.proxy, g.secureURL()} {
+		eventually(t, "new connections are refused", func() bool {
+			_, address, _ := strings.Cut(base, "://")
+			conn, err := net.Dial("tcp", address)
+			if err == nil {
+				conn.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+	}
+	for i := range 3 {
+		pingAll(t, streams, fmt.Sprint("draining ", i))
+	}
+	for _, s := range streams {
+		if !g.running() {
+			t.Fatalf("it ended before %s did", s.name)
+		}
+		if err := s.finish(); err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+	if code := g.wait(); code != 0 {
+		t.Errorf("exit code %d; it said:\n%s", code, g.said())
+	}
+	if cut := g.logged("requests were cut off"); len(cut) > 0 {
+		t.Errorf("logged: %v", cut)
+	}
+	answered := 0
+	for _, line := range g.logged("request") {
+		if line["http.response.status_code"] != float64(http.StatusUnauthorized) {
+			answered++
+		}
+		if line["aborted"] == true {
+			t.Errorf("logged as aborted: %v", line)
+		}
+	}
+	if want := int(callers.requests.Load()) + len(streams); answered != want {
+		t.Errorf("the access log has %d requests, want %d", answered, want)
+	}
+}
+
+// A stream that outlives the drain time is cut in a way that its client can tell
+// from an end, and that is no failure of the program's.
+func TestStopCutsStreams(t *testing.T) {
+	t.Parallel()
+	g, _, streams, callers := streamingGateway(t, settings{"KEYGATE_DRAIN_TIMEOUT": "1s"})
+	callers.stop()
+	g.stop()
+	for _, s := range streams {
+		err := s.rest()
+		t.Logf("%s: %v", s.name, err)
+		if err == nil || err == io.EOF { //nolint:errorlint // an unexpected EOF is none
+			t.Errorf("%s seems to have ended by itself: %v", s.name, err)
+		}
+	}
+	if len(g.logged("requests were cut off")) == 0 {
+		t.Errorf("no warning:\n%s", g.said())
 	}
 }

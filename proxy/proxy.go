@@ -141,14 +141,6 @@ func (p *Proxy) SetPolicy(policy *Policy) {
 	}
 }
 
-// Leave has every answer from now on say that its connection ends with it, so that
-// clients which keep theirs open send the next request elsewhere, and none into a
-// connection that is being closed.
-func (p *Proxy) Leave() { p.leaving.Store(true) }
-
-// Tunnels is how many WebSocket connections are open.
-func (p *Proxy) Tunnels() int64 { return p.tunnels.Load() }
-
 // Close ends what watches the upstreams, and idle connections to them.
 func (p *Proxy) Close() {
 	if policy := p.policy.Load(); policy != nil {

@@ -106,19 +106,19 @@ type openStream struct {
 	rest   func() error
 }
 
-// streams opens one of each kind, over each protocol that has it.
+// streams opens one of each kind, over each protocol that has it, WebSockets last.
 func (g *gateway) streams(api *streamer, key string) []*openStream {
 	g.t.Helper()
 	return []*openStream{
 		g.openEvents("events, HTTP/1.1", newClient(g.t), g.proxy, api, key),
 		g.openEvents("events, HTTPS", secureClient(g.t, false), g.secureURL(), api, key),
 		g.openEvents("events, HTTP/2", secureClient(g.t, true), g.secureURL(), api, key),
+		g.openCall("gRPC, h2c", false, key),
+		g.openCall("gRPC, HTTP/2", true, key),
 		g.openSocket("WebSocket", key, func(address string) (net.Conn, error) { return net.Dial("tcp", address) }, g.proxy),
 		g.openSocket("WebSocket, HTTPS", key, func(address string) (net.Conn, error) {
 			return tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
 		}, g.secureURL()),
-		g.openCall("gRPC, h2c", false, key),
-		g.openCall("gRPC, HTTP/2", true, key),
 	}
 }
 
@@ -209,7 +209,7 @@ func (g *gateway) openSocket(name, key string, dial func(address string) (net.Co
 		rest: func() error {
 			left, err := io.ReadAll(r)
 			if err == nil {
-				err = fmt.Errorf("it ended with %q", left)
+				err = fmt.Errorf("it ended with %s", left)
 			}
 			return err
 		},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -26,33 +27,51 @@ func stop(ctx context.Context, c config.Config, gate *proxy.Proxy, log *zap.Logg
 	ctx, cancel := context.WithTimeout(ctx, c.DrainTimeout)
 	defer cancel()
 	pause(ctx, c.DrainDelay)
+	left := make([]error, len(served.proxy())+1)
 	var draining sync.WaitGroup
-	for _, l := range served.proxy() {
-		draining.Go(func() {
-			if err := l.drain(ctx); err != nil {
-				log.Warn("requests were cut off", zap.Error(err))
-			}
-		})
+	for i, l := range served.proxy() {
+		draining.Go(func() { left[i] = l.drain(ctx) })
 	}
 	draining.Wait()
-	if n := drainTunnels(ctx, gate); n > 0 {
-		log.Warn("requests were cut off", zap.Error(fmt.Errorf("%d WebSocket connections were still open when the drain time ended", n)))
+	left[len(left)-1] = drainTunnels(ctx, gate)
+	if errors.Join(left...) != nil {
+		for _, err := range left {
+			if err != nil {
+				log.Warn("requests were cut off", zap.Error(err))
+			}
+		}
+		gate.Dismiss()
+		closeAll(log, served.proxy()...)
 	}
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), adminDrain)
 	defer cancel()
 	if err := served.management.drain(ctx); err != nil {
 		log.Warn("requests were cut off", zap.Error(err))
+		closeAll(log, served.management)
 	}
 	log.Info("stopped")
 	return nil
 }
 
+// closeAll ends connections whatever is under way on them.
+func closeAll(log *zap.Logger, all ...*listener) {
+	for _, l := range all {
+		if err := l.server.Close(); err != nil {
+			log.Warn("a listener was not closed well", zap.String("listener", l.name), zap.Error(err))
+		}
+	}
+}
+
 // drainTunnels waits for WebSocket connections, of which http.Server.Shutdown knows
-// nothing, and returns how many are left when ctx ends.
-func drainTunnels(ctx context.Context, gate *proxy.Proxy) (left int64) {
+// nothing, at most until ctx ends.
+func drainTunnels(ctx context.Context, gate *proxy.Proxy) error {
 	for {
-		if left = gate.Tunnels(); left == 0 || ctx.Err() != nil {
-			return left
+		left := gate.Tunnels()
+		switch {
+		case left == 0:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%d WebSocket connections were still open when the drain time ended: %w", left, ctx.Err())
 		}
 		pause(ctx, tunnelsEvery)
 	}

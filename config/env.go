@@ -54,7 +54,8 @@ type Config struct {
 	MaxURL         int            `env:"KEYGATE_MAX_URL_BYTES" envDefault:"8192" allowed:"256 to 65536" doc:"Longest target of a request, path and query together, in bytes. A longer one is answered 414."`
 	ReadTimeout    time.Duration  `env:"KEYGATE_CLIENT_READ_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of a request's body before it is answered 408. Once the answer has begun it no longer counts, nor for gRPC, whose streams may be silent."`
 	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of an answer, of at most 32 KiB, before it is cut off. A stream in which nothing is sent is not."`
-	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop."`
+	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop. Make it less than what the program is given before it is killed (Kubernetes: terminationGracePeriodSeconds, 30 s by default)."`
+	DrainDelay     time.Duration  `env:"KEYGATE_DRAIN_DELAY" envDefault:"1s" allowed:"0s to 1h, with its unit" doc:"How long of that new connections are still accepted, while /readyz says 503 and every answer that its connection ends: whoever balances the load shall have noticed by then."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
 	LogFormat      string         `env:"LOG_FORMAT" allowed:"json or console" doc:"Form of the log. Without it console on a terminal and json elsewhere."`
 
@@ -93,6 +94,7 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_REALM", len(c.Realm) <= maxRealm && isPrintable(c.Realm) && !strings.ContainsAny(c.Realm, `"\`), "cannot stand in a header")
 	r.check("KEYGATE_CACHE_KEYS", c.CacheKeys >= 1 && c.CacheKeys <= maxCacheKeys, "is out of bounds")
 	r.check("KEYGATE_DRAIN_TIMEOUT", c.DrainTimeout >= 0 && c.DrainTimeout <= maxDrain, "is out of bounds")
+	r.check("KEYGATE_DRAIN_DELAY", c.DrainDelay >= 0 && c.DrainDelay <= maxDrain, "is out of bounds")
 	r.check("KEYGATE_MAX_CONNECTIONS", c.MaxConnections >= 1 && c.MaxConnections <= maxConnections, "is out of bounds")
 	r.check("KEYGATE_MAX_URL_BYTES", c.MaxURL >= minURL && c.MaxURL <= maxURL, "is out of bounds")
 	r.check("KEYGATE_MAX_REQUESTS_PER_KEY", c.MaxPerKey >= 1 && c.MaxPerKey <= maxConnections, "is out of bounds")

@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", TLSAddr: ":8443", HSTS: 8760 * time.Hour, DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
 		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxPerKey: 1000, MaxURL: 8192,
-		ReadTimeout: time.Minute, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, LogLevel: "info",
+		ReadTimeout: time.Minute, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, DrainDelay: time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -59,7 +59,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
 		"KEYGATE_WAIT_AFTER_CRASH=true", "KEYGATE_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2", "KEYGATE_REALM=Acme API", "KEYGATE_CACHE_KEYS=1",
-		"KEYGATE_ME=false", "KEYGATE_FAILED_PER_ADDRESS=off", "KEYGATE_DRAIN_TIMEOUT=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
+		"KEYGATE_ME=false", "KEYGATE_FAILED_PER_ADDRESS=off", "KEYGATE_DRAIN_TIMEOUT=0s", "KEYGATE_DRAIN_DELAY=0s", "LOG_LEVEL=debug", "LOG_FORMAT=console",
 		"KEYGATE_ADMIN_URL=http://localhost:9090", "KEYGATE_ADMIN_KEY=whatever",
 	})
 	if err != nil || len(warnings) > 0 {
@@ -116,6 +116,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_CLIENT_READ_TIMEOUT=0s default=false",
 		"KEYGATE_CLIENT_WRITE_TIMEOUT=0s default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
+		"KEYGATE_DRAIN_DELAY=0s default=false",
 		"LOG_LEVEL=debug default=false",
 		"LOG_FORMAT=console default=false",
 	}, got); diff != "" {
@@ -223,6 +224,7 @@ func TestBadEnvironments(t *testing.T) {
 		"KEYGATE_DRAIN_TIMEOUT=30":                  {`KEYGATE_DRAIN_TIMEOUT: "30" has no unit: give ms, s, m or h, as in 30s; allowed: 0s to 1h, with its unit`},
 		"KEYGATE_DRAIN_TIMEOUT=-1s":                 {`KEYGATE_DRAIN_TIMEOUT: "-1s" is out of bounds; allowed: 0s to 1h, with its unit`},
 		"KEYGATE_DRAIN_TIMEOUT=soon":                {`KEYGATE_DRAIN_TIMEOUT: "soon" is not a duration such as 500ms, 30s, 1m or 24h; allowed: 0s to 1h, with its unit`},
+		"KEYGATE_DRAIN_DELAY=2h":                    {`KEYGATE_DRAIN_DELAY: "2h" is out of bounds; allowed: 0s to 1h, with its unit`},
 		"LOG_LEVEL=trace":                           {`LOG_LEVEL: "trace" is not a level; allowed: debug, info, warn or error`},
 		"LOG_LEVEL=wran":                            {`LOG_LEVEL: "wran" is not a level; allowed: debug, info, warn or error; did you mean "warn"?`},
 		"LOG_FORMAT=jsno":                           {`LOG_FORMAT: "jsno" is not a format; allowed: json or console; did you mean "json"?`},

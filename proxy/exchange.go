@@ -58,6 +58,7 @@ type request struct {
 	limits    ratelimit.Decision
 	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
 	cut       context.CancelCauseFunc
+	tunnel    bool   // it became a WebSocket connection
 	crowded   string // the key among whose requests under way this one counts; "": none
 
 	decision decision
@@ -121,12 +122,21 @@ func (x *exchange) finish() {
 			x.cause = fmt.Errorf("panic: %v", cause)
 			x.proxy.accessLog.Error("keygate panicked", zap.String("request_id", x.id), zap.Any("panic", cause), zap.Stack("stack"))
 		}
-		x.proxy.record(x)
+		x.record()
 		panic(http.ErrAbortHandler)
 	}
-	x.proxy.record(x)
+	x.record()
 	x.request = request{}
 	x.proxy.exchanges.Put(x)
+}
+
+// record has the log and the metrics know of the exchange. Only then has a tunnel
+// ended: the program may be waiting for it.
+func (x *exchange) record() {
+	x.proxy.record(x)
+	if x.tunnel {
+		x.proxy.tunnels.Add(-1)
+	}
 }
 
 // Header, Write and WriteHeader make the exchange the ResponseWriter of its

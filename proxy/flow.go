@@ -45,7 +45,7 @@ type answerFlow struct {
 	res      *http.Response
 	grpc     bool
 	messages grpcFrames
-	cut      atomic.Bool
+	cut      atomic.Pointer[goodbye] // nil: it was not
 }
 
 func (a *answerFlow) Read(p []byte) (int, error) {
@@ -53,11 +53,12 @@ func (a *answerFlow) Read(p []byte) (int, error) {
 	if a.grpc {
 		a.messages.pass(p[:n])
 	}
-	if !a.cut.Load() || errors.Is(err, io.EOF) {
+	cut := a.cut.Load()
+	if cut == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
 	if a.grpc && a.messages.between() {
-		a.res.Trailer = http.Header{"Grpc-Status": {grpcUnauthenticated}, "Grpc-Message": {"the API key may no longer be used for this"}}
+		a.res.Trailer = http.Header{"Grpc-Status": {cut.status}, "Grpc-Message": {cut.message}}
 		return n, io.EOF
 	}
 	if err == nil && a.grpc { // the rest of a message that is there already
@@ -66,7 +67,7 @@ func (a *answerFlow) Read(p []byte) (int, error) {
 	return n, errCut
 }
 
-func (a *answerFlow) end() { a.cut.Store(true) }
+func (a *answerFlow) end(why *goodbye) { a.cut.CompareAndSwap(nil, why) }
 
 func (a *answerFlow) saysFarewell() bool { return a.grpc }
 
@@ -75,10 +76,10 @@ func (a *answerFlow) saysFarewell() bool { return a.grpc }
 type tunnel struct {
 	conn     io.ReadWriteCloser
 	frames   webSocketFrames
-	cut      atomic.Bool
-	said     bool          // goodbye
-	heard    bool          // the client's
-	answered chan struct{} // closed with heard
+	cut      atomic.Pointer[goodbye] // nil: it was not
+	said     bool                    // goodbye
+	heard    bool                    // the client's
+	answered chan struct{}           // closed with heard
 }
 
 func (t *tunnel) Read(p []byte) (int, error) {
@@ -93,20 +94,21 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	}
 	n, err := t.conn.Read(p)
 	t.frames.pass(p[:n])
-	if !t.cut.Load() || errors.Is(err, io.EOF) || n > 0 {
+	cut := t.cut.Load()
+	if cut == nil || errors.Is(err, io.EOF) || n > 0 {
 		return n, err
 	}
-	if !t.frames.between() || len(p) < len(closePolicy) {
+	if !t.frames.between() || len(p) < len(cut.frame) {
 		return 0, errCut
 	}
 	t.said = true
-	return copy(p, closePolicy), nil
+	return copy(p, cut.frame), nil
 }
 
 // Write passes on what the client sends; after the cut that is for nobody but the
 // tunnel, which waits for the client's goodbye.
 func (t *tunnel) Write(p []byte) (int, error) {
-	if !t.cut.Load() {
+	if t.cut.Load() == nil {
 		return t.conn.Write(p)
 	}
 	if !t.heard {
@@ -118,7 +120,7 @@ func (t *tunnel) Write(p []byte) (int, error) {
 
 // CloseWrite passes on that the client has finished sending.
 func (t *tunnel) CloseWrite() error {
-	if half, ok := t.conn.(interface{ CloseWrite() error }); ok && !t.cut.Load() {
+	if half, ok := t.conn.(interface{ CloseWrite() error }); ok && t.cut.Load() == nil {
 		return half.CloseWrite()
 	}
 	return errCut
@@ -127,13 +129,22 @@ func (t *tunnel) CloseWrite() error {
 // Close implements io.Closer.
 func (t *tunnel) Close() error { return t.conn.Close() }
 
-func (t *tunnel) end() { t.cut.Store(true) }
+func (t *tunnel) end(why *goodbye) { t.cut.CompareAndSwap(nil, why) }
 
 func (t *tunnel) saysFarewell() bool { return true }
 
-// closePolicy is an unmasked Close frame with the status 1008, "policy violation"
-// (RFC 6455, sections 5.5.1 and 7.4.1).
-const closePolicy = "\x88\x1b\x03\xf0API key no longer allowed"
+// goodbye is what clients are told whose streams are cut.
+type goodbye struct {
+	frame           string // of WebSocket: Close, unmasked (RFC 6455, sections 5.5.1 and 7.4.1)
+	status, message string // of gRPC
+}
+
+var (
+	// noLonger has the status 1008, "policy violation".
+	noLonger = &goodbye{"\x88\x1b\x03\xf0API key no longer allowed", grpcUnauthenticated, "the API key may no longer be used for this"}
+	// stopping has the status 1001, "going away". Clients may connect again at once.
+	stopping = &goodbye{"\x88\x19\x03\xe9the gateway is stopping", grpcUnavailable, "the gateway is stopping"}
+)
 
 // webSocketFrames follows frames (RFC 6455, section 5.2) to know where they end.
 type webSocketFrames struct {

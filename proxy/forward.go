@@ -123,8 +123,11 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.call.Body.Answered()
 	x.settle(res.Header)
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	switched := res.StatusCode == http.StatusSwitchingProtocols
+	if switched {
 		x.status = res.StatusCode // ReverseProxy writes it past the ResponseWriter
+		x.tunnel = true
+		x.proxy.tunnels.Add(1) // before net/http forgets the connection
 	}
 	// Into the answer itself: what stands in res.Header is copied once more,
 	// value by value, and must not stand beside what keygate says.
@@ -133,8 +136,10 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	x.follow(res)
 	own := x.w.Header()
 	x.describe(own)
-	if x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols && x.call.Body.Beside() {
-		own["Connection"] = []string{"close"}
+	if switched {
+		delete(own, "Connection")
+	} else if x.r.ProtoMajor == 1 && x.call.Body.Beside() {
+		own["Connection"] = lastAnswer
 	}
 	for name := range own {
 		delete(res.Header, name)
@@ -142,9 +147,17 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	return nil
 }
 
+// lastAnswer is the header Connection of one that ends its connection: over HTTP/1.1
+// as it says (RFC 9112, section 9.6), while net/http's HTTP/2 server sends GOAWAY in
+// its place and goes on with the streams that are open.
+var lastAnswer = []string{"close"}
+
 // describe sets the request id, the limits' state and, where it is near, when the
 // key or its secret ends.
 func (x *exchange) describe(h http.Header) {
+	if x.proxy.leaving.Load() {
+		h["Connection"] = lastAnswer
+	}
 	values := [2]string{x.id} // one allocation for both
 	h["X-Request-Id"] = values[0:1:1]
 	if x.secure && x.proxy.hsts != nil {

@@ -82,6 +82,8 @@ type Proxy struct {
 	crowd      *crowd
 	me         *me // nil: the paths under /.keygate/ are like others
 	exchanges  sync.Pool
+	leaving    atomic.Bool  // no connection is kept for a further request
+	tunnels    atomic.Int64 // WebSocket connections that are open
 }
 
 // New returns a Proxy without a policy.

@@ -63,13 +63,14 @@ type stream struct {
 	doubted    time.Time       // since when the store cannot be asked
 	cut        *auth.Refusal   // why it was cut; nil: it was not
 	flow       flow            // the answer, once it flows; nil: not yet, or it is short
+	late       bool            // it was cut because the program stops
 }
 
 // flow is an answer that can be cut.
 type flow interface {
-	// end has the answer end with the next Read that returns. Close has one that
-	// waits return.
-	end()
+	// end has the answer end with the next Read that returns, for the first reason
+	// that it is given. Close has one that waits return.
+	end(why *goodbye)
 	io.Closer
 	// saysFarewell reports whether the client is told more than that it ended.
 	saysFarewell() bool
@@ -125,7 +126,7 @@ func (x *exchange) flows(f flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x.stream.flow = f; x.stream.cut != nil {
-		f.end()
+		f.end(noLonger)
 		go f.Close()
 	}
 }
@@ -150,6 +151,8 @@ func (x *exchange) leave() {
 	if x.stream.cut != nil {
 		x.reason = "It was cut while it was under way. " + x.stream.cut.Words()
 		x.proxy.streams.cut.WithLabelValues(cutReason(x.stream.cut)).Inc()
+	} else if x.stream.late {
+		x.reason = "It was cut while it was under way. keygate stops, and the time to end by itself was over."
 	}
 	x.stream = stream{number: x.stream.number}
 }
@@ -252,19 +255,25 @@ func (p *Proxy) act(s suspect, now time.Time, principal *auth.Principal, refused
 	}
 }
 
-// cutOff ends a request that is under way. What is written to its client from now
-// on fails, at once or after the time for a farewell.
+// cutOff ends a request that is under way and would be refused now.
 func (x *exchange) cutOff(why *auth.Refusal) {
 	x.stream.cut = why
 	f, wait := x.stream.flow, time.Duration(0)
-	if f != nil {
-		f.end()
-	}
 	if f != nil && f.saysFarewell() || f == nil && x.stop != nil { // or an answer is yet to be given
 		wait = farewell
 	}
+	x.sever(noLonger, &cutError{why}, wait)
+}
+
+// sever ends a request that is under way. What is written to its client from now on
+// fails, at once or after the time for a farewell.
+func (x *exchange) sever(why *goodbye, cause error, wait time.Duration) {
+	f := x.stream.flow
+	if f != nil {
+		f.end(why)
+	}
 	if x.stop != nil {
-		x.stop(&cutError{why})
+		x.stop(cause)
 	}
 	if f != nil {
 		go f.Close() // over HTTP/2 it may wait for a body that the client is sending

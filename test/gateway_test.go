@@ -37,7 +37,7 @@ type gateway struct {
 // a known administrator's key, unless the settings say otherwise.
 func prepare(t *testing.T, s settings) *gateway {
 	t.Helper()
-	g := &gateway{t: t, env: settings{"KEYGATE_ADDR": "127.0.0.1:0", "KEYGATE_ADMIN_ADDR": "127.0.0.1:0"}}
+	g := &gateway{t: t, env: settings{"KEYGATE_ADDR": "127.0.0.1:0", "KEYGATE_ADMIN_ADDR": "127.0.0.1:0", "KEYGATE_DRAIN_DELAY": "0s"}}
 	if s["KEYGATE_BOOTSTRAP_KEY_FILE"] == "" {
 		g.env["KEYGATE_BOOTSTRAP_KEY"] = newSecret(t)
 	}

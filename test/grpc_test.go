@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"testing"
 
@@ -16,6 +15,8 @@ import (
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
+
+	"keygate/internal/store/redis/redistest"
 )
 
 // bearer sends a key with each call, also over plain HTTP/2.
@@ -37,10 +38,15 @@ routes:
   - { match: "POST /grpc.testing.UnimplementedService/{method}", permission: any }
 `
 
-// grpcGateway is one in front of gRPC's own interoperability server.
-func grpcGateway(t *testing.T) *gateway {
+// grpcServer is gRPC's own interoperability server, at the address that it returns.
+func grpcServer(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveGRPC(t, "127.0.0.1:0")
+}
+
+func serveGRPC(t *testing.T, address string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,20 +60,26 @@ func grpcGateway(t *testing.T) *gateway {
 			t.Error(err)
 		}
 	})
+	return ln.Addr().String()
+}
+
+// grpcGateway is one in front of that server.
+func grpcGateway(t *testing.T) *gateway {
+	t.Helper()
 	files := newCertificate(t, 1)
 	return start(t, settings{
-		"KEYGATE_POLICY": strings.ReplaceAll(grpcPolicy, "UPSTREAM", ln.Addr().String()), "KEYGATE_DEFAULT_PLAN": "enterprise",
+		"KEYGATE_POLICY": strings.ReplaceAll(grpcPolicy, "UPSTREAM", grpcServer(t)), "KEYGATE_DEFAULT_PLAN": "enterprise",
 		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": files.cert, "KEYGATE_TLS_KEY": files.key,
 	})
 }
 
-func (g *gateway) dialGRPC(secure bool, key string) *grpc.ClientConn {
+func (g *gateway) dialGRPC(secure bool, key string, options ...grpc.DialOption) *grpc.ClientConn {
 	g.t.Helper()
 	target, transport := strings.TrimPrefix(g.proxy, "http://"), insecure.NewCredentials()
 	if secure {
 		target, transport = strings.TrimPrefix(g.secureURL(), "https://"), credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
 	}
-	options := []grpc.DialOption{grpc.WithTransportCredentials(transport)}
+	options = append(options, grpc.WithTransportCredentials(transport))
 	if key != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(key)))
 	}
@@ -86,7 +98,7 @@ func TestGRPCInterop(t *testing.T) {
 	g := grpcGateway(t)
 	k := g.newKey("interop", "--permissions", "calls:make")
 	rounds := 1
-	if os.Getenv("KEYGATE_TEST_FULL") != "" {
+	if full() {
 		rounds = 20
 	}
 	for _, secure := range []bool{false, true} {
@@ -183,6 +195,91 @@ func TestGRPCStreamsAreCut(t *testing.T) {
 		if err := up.RecvMsg(&answer); status.Code(err) != codes.Unauthenticated {
 			t.Errorf("client streaming, TLS %v: %v", secure, err)
 		}
+	}
+	g.stop()
+}
+
+// Where the gate cannot say yes or no, or the server behind it is away, a call ends
+// with status 14, which clients may repeat: one with gRPC's own retry policy is
+// answered as soon as the server is back, and its user notices nothing.
+func TestGRPCUnavailable(t *testing.T) {
+	t.Parallel()
+	address := fmt.Sprint("127.0.0.1:", redistest.FreePort(t))
+	g := start(t, settings{"KEYGATE_POLICY": strings.ReplaceAll(grpcPolicy, "UPSTREAM", address), "KEYGATE_DEFAULT_PLAN": "enterprise"})
+	k := g.newKey("patient", "--permissions", "calls:make")
+	patient := testgrpc.NewTestServiceClient(g.dialGRPC(false, k.Secret, grpc.WithDefaultServiceConfig(`{"methodConfig": [{
+		"name": [{"service": "grpc.testing.TestService"}],
+		"retryPolicy": {"maxAttempts": 5, "initialBackoff": "1s", "maxBackoff": "5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
+	}]}`)))
+	hasty := testgrpc.NewTestServiceClient(g.dialGRPC(false, k.Secret))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	refused := func(when string, call func() error) {
+		t.Helper()
+		if err := call(); status.Code(err) != codes.Unavailable || !strings.Contains(status.Convert(err).Message(), "Upstream unavailable") {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	refused("a call", func() error { _, err := hasty.EmptyCall(ctx, &testgrpc.Empty{}); return err })
+	refused("a stream from the server", func() error {
+		stream, err := hasty.StreamingOutputCall(ctx, &testgrpc.StreamingOutputCallRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	})
+	refused("a stream from the client", func() error {
+		stream, err := hasty.StreamingInputCall(ctx)
+		if err == nil {
+			_, err = stream.CloseAndRecv()
+		}
+		return err
+	})
+	refused("a stream in both directions", func() error {
+		stream, err := hasty.FullDuplexCall(ctx)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	})
+
+	const tries = `keygate_requests_total{code="5xx",decision="allowed",plan="enterprise",route="POST /grpc.testing.TestService/{method}"}`
+	before := g.metric(tries)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := patient.EmptyCall(ctx, &testgrpc.Empty{})
+		answered <- err
+	}()
+	eventually(t, "the patient client has tried", func() bool { return g.metric(tries) > before })
+	serveGRPC(t, address)
+	if err := <-answered; err != nil {
+		t.Errorf("with retries: %v", err)
+	}
+	g.stop()
+}
+
+// Redis has gone, and with it the limits of a key that is known and the keys that
+// are not: the same status says that nobody could decide.
+func TestGRPCWithoutRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{})
+	g := start(t, settings{
+		"REDIS_URL": server.URL(), "KEYGATE_POLICY": strings.ReplaceAll(grpcPolicy, "UPSTREAM", grpcServer(t)), "KEYGATE_DEFAULT_PLAN": "enterprise",
+	})
+	known := testgrpc.NewTestServiceClient(g.dialGRPC(false, g.newKey("known", "--permissions", "calls:make", "--plan", "starter").Secret))
+	unknown := testgrpc.NewTestServiceClient(g.dialGRPC(false, g.newKey("unknown", "--permissions", "calls:make").Secret))
+	if _, err := known.EmptyCall(t.Context(), &testgrpc.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill()
+	for name, client := range map[string]testgrpc.TestServiceClient{"known": known, "unknown": unknown} {
+		eventually(t, "the call of the key is refused", func() bool { // a lease may have admitted some
+			_, err := client.EmptyCall(t.Context(), &testgrpc.Empty{})
+			if err != nil && (status.Code(err) != codes.Unavailable || !strings.Contains(status.Convert(err).Message(), "Temporarily unavailable")) {
+				t.Errorf("%s: %v", name, err)
+			}
+			return err != nil
+		})
 	}
 	g.stop()
 }

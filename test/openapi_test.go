@@ -32,21 +32,32 @@ var openapiDir = func() string {
 	return dir
 }()
 
-// node runs a script in dir and returns all that it said.
+// node runs a script in dir against a gateway's management API and returns all that
+// it said.
 func node(t *testing.T, g *gateway, dir string, argv ...string) (string, error) {
 	t.Helper()
+	var out bytes.Buffer
+	c := nodeCommand(t, openapiDir, argv...)
+	c.Dir, c.Stdout, c.Stderr = dir, &out, &out
+	c.Env = append(c.Env, "REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true", "NO_COLOR=1",
+		"KEYGATE_ADMIN_URL="+g.management, "KEYGATE_ADMIN_KEY="+g.key)
+	err := c.Run()
+	return out.String(), err
+}
+
+// nodeCommand is a script that uses the packages of home, which test/setup.sh
+// installs, and is run there.
+func nodeCommand(t *testing.T, home string, argv ...string) *exec.Cmd {
+	t.Helper()
 	program := tool(t, "node", "nodejs")
-	if _, err := os.Stat(filepath.Join(openapiDir, "node_modules")); err != nil {
-		t.Fatalf("the packages of test/openapi are missing: run test/setup.sh (%v)", err)
+	if _, err := os.Stat(filepath.Join(home, "node_modules")); err != nil {
+		t.Fatalf("the packages of %s are missing: run test/setup.sh (%v)", home, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
-	defer cancel()
+	t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, program, argv...)
-	c.Dir = dir
-	c.Env = append(os.Environ(), "REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true", "NO_COLOR=1",
-		"KEYGATE_ADMIN_URL="+g.management, "KEYGATE_ADMIN_KEY="+g.key)
-	out, err := c.CombinedOutput()
-	return string(out), err
+	c.Dir, c.Env = home, os.Environ()
+	return c
 }
 
 // The description of the management API, as the program serves it: a linter, a

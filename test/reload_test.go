@@ -266,3 +266,65 @@ func TestReloadOfAConfigMap(t *testing.T) {
 		t.Errorf("a version was refused on the way: %v", refused)
 	}
 }
+
+// Policies and certificates change under load: two policies in turn, which differ in
+// a route and in how their upstreams are reached, on SIGHUP and because the file
+// changed. No request fails, over whatever it came, and every stream goes on.
+func TestReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
+	rounds := 10
+	if full() {
+		rounds = 100
+	}
+	api, files := newStreamer(t), newCertificate(t, 1)
+	policies := [2]string{strings.ReplaceAll(inFrontOf(api.upstream, streamPolicy), "GRPC", grpcServer(t))}
+	policies[1] = strings.NewReplacer("GET /first", "GET /second", "connect: 5s", "connect: 6s").Replace(policies[0])
+	paths := [2]string{"/first", "/second"}
+	file := written(t, "policy.yaml", policies[0])
+	g := start(t, settings{
+		"KEYGATE_POLICY_FILE": file, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_FAILED_PER_ADDRESS": "off",
+		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": files.cert, "KEYGATE_TLS_KEY": files.key,
+	})
+	key := g.newKey("caller").Secret
+	streams, callers := g.streams(api, key), g.callers(key)
+	callers.flows(t, 100)
+	certificate := int64(1)
+	for round := 1; round <= rounds; round++ {
+		now, before := paths[round%2], paths[(round+1)%2]
+		put(t, file, policies[round%2])
+		if round%2 == 0 {
+			g.signal(syscall.SIGHUP)
+		}
+		if round%5 == 0 {
+			certificate++
+			files.issue(t, certificate)
+		}
+		eventually(t, "the new policy acts", func() bool { return g.get(now, key).status == http.StatusOK })
+		g.refused(http.StatusNotFound, "Not found", before, key)
+		pingAll(t, streams, fmt.Sprint("round ", round))
+		callers.flows(t, 20)
+	}
+	eventually(t, "the last certificate is served", func() bool { return serial(t, g.secureURL()) == certificate })
+	callers.flows(t, 20)
+	callers.stop()
+	for _, s := range streams {
+		if err := s.finish(); err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+	if refused := g.logged("policy not reloaded: the former one stays in force"); len(refused) > 0 {
+		t.Errorf("a policy was refused on the way: %v", refused)
+	}
+	if n := g.metric(`keygate_policy_loads_total{result="success"}`); n < float64(rounds)+1 {
+		t.Errorf("%v policies were loaded in %d rounds", n, rounds)
+	}
+	counted := 0.0
+	for _, route := range []string{"GET /quick", "POST /quick"} {
+		counted += g.metric(`keygate_requests_total{code="2xx",decision="allowed",plan="enterprise",route="` + route + `"}`)
+	}
+	if want := float64(callers.requests.Load()); counted != want {
+		t.Errorf("%v requests are counted, want %v", counted, want)
+	}
+	t.Logf("%d rounds, %d certificates, %d requests, %d streams", rounds, certificate, callers.requests.Load(), len(streams))
+	g.stop()
+}

@@ -48,8 +48,8 @@ check() {
 	packages=()
 	need "git" "git" has git
 	need "curl, for the lines that people paste" "curl" has curl
-	need "node 20.19 or later, which plays the API in the README's tour and runs what holds the management API to its description" "nodejs" has_node
-	need "npm, which installs the latter" "npm" has npm
+	need "node 20.19 or later, which plays the API in the README's tour and runs OpenAI's client and what holds the management API to its description" "nodejs" has_node
+	need "npm, which installs the latter two" "npm" has npm
 	need "redis-server and redis-sentinel, for the tests of what keygate keeps in Redis" "redis-server redis-sentinel" has_redis
 	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
 }
@@ -81,14 +81,16 @@ if ((${#missing[@]})); then
 	((${#missing[@]} == 0)) || tell
 fi
 
-# What test/openapi runs comes from npm, in the versions of its lock file, and
-# again whenever that has changed. No package has a script that it would run.
-cd "$(dirname "$0")/openapi"
-if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
-	echo "Installing the packages of test/openapi" >&2
-	if ! said=$(npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier 2>&1); then
-		printf 'npm cannot install the packages of test/openapi, without which a test cannot run:\n%s\n' "$said" >&2
+# What test/openapi and test/openai run comes from npm, in the versions of their
+# lock files, and again whenever one has changed. No package has a script that it
+# would run.
+cd "$(dirname "$0")"
+for dir in openapi openai; do
+	cmp -s "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json" && continue
+	echo "Installing the packages of test/$dir" >&2
+	if ! said=$(cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier 2>&1); then
+		printf 'npm cannot install the packages of test/%s, without which a test cannot run:\n%s\n' "$dir" "$said" >&2
 		exit 1
 	fi
-	cp package-lock.json node_modules/.installed-lock.json
-fi
+	cp "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json"
+done

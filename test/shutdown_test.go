@@ -2,11 +2,18 @@ package test
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // slowUpstream holds every request until it is released.
@@ -132,5 +139,114 @@ func TestSecondSignal(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the request hangs")
+	}
+}
+
+// streamingGateway is one with every kind of stream open and clients of every kind
+// under way.
+func streamingGateway(t *testing.T, s settings) (*gateway, *streamer, []*openStream, *callers) {
+	t.Helper()
+	api, files := newStreamer(t), newCertificate(t, 1)
+	env := settings{
+		"KEYGATE_POLICY": strings.ReplaceAll(inFrontOf(api.upstream, streamPolicy), "GRPC", grpcServer(t)), "KEYGATE_DEFAULT_PLAN": "enterprise",
+		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": files.cert, "KEYGATE_TLS_KEY": files.key,
+	}
+	maps.Copy(env, s)
+	g := start(t, env)
+	key := g.newKey("caller").Secret
+	streams, callers := g.streams(api, key), g.callers(key)
+	pingAll(t, streams, "before")
+	callers.flows(t, 100)
+	return g, api, streams, callers
+}
+
+// Whoever balances the load and looks at /readyz sends the gateway's requests
+// elsewhere before it stops to take them: not one is refused, whatever it came over.
+// Each stream goes on to its own end, WebSockets too, of which http.Server's Shutdown
+// knows nothing: they were cut at once.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if full() {
+		rounds = 20
+	}
+	for range rounds {
+		testStopUnderLoad(t)
+	}
+}
+
+func testStopUnderLoad(t *testing.T) {
+	g, _, streams, callers := streamingGateway(t, settings{"KEYGATE_DRAIN_DELAY": "5s", "KEYGATE_DRAIN_TIMEOUT": "2m"})
+	g.signal(syscall.SIGTERM)
+	g.draining()
+	callers.flows(t, 100)
+	res, err := newClient(t).Get(g.proxy + "/quick") // over a connection of its own
+	if err != nil || res.StatusCode != http.StatusUnauthorized || !res.Close {
+		t.Fatalf("a new connection, /readyz having turned: %v %+v", err, res)
+	}
+	res.Body.Close()
+	callers.stop()
+	for _, base := range []string{g.proxy, g.secureURL()} {
+		eventually(t, "new connections are refused", func() bool {
+			_, address, _ := strings.Cut(base, "://")
+			conn, err := net.Dial("tcp", address)
+			if err == nil {
+				conn.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+	}
+	for i := range 3 {
+		pingAll(t, streams, fmt.Sprint("draining ", i))
+	}
+	for _, s := range streams {
+		if strings.HasPrefix(s.name, "WebSocket") {
+			time.Sleep(time.Second) // by then it would have ended, having nothing else to wait for; if not, this tests less
+		}
+		if err := errors.Join(s.ping("the last"), s.finish()); err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+	if code := g.wait(); code != 0 {
+		t.Errorf("exit code %d; it said:\n%s", code, g.said())
+	}
+	if cut := g.logged("requests were cut off"); len(cut) > 0 {
+		t.Errorf("logged: %v", cut)
+	}
+	answered := 0
+	for _, line := range g.logged("request") {
+		if line["http.response.status_code"] != float64(http.StatusUnauthorized) {
+			answered++
+		}
+		if line["aborted"] == true {
+			t.Errorf("logged as aborted: %v", line)
+		}
+	}
+	if want := int(callers.requests.Load()) + len(streams); answered != want {
+		t.Errorf("the access log has %d requests, want %d", answered, want)
+	}
+}
+
+// A stream that outlives the drain time is cut in a way that its client can tell
+// from an end: with words where its protocol has some. That is no failure of the
+// program's.
+func TestStopCutsStreams(t *testing.T) {
+	t.Parallel()
+	g, _, streams, callers := streamingGateway(t, settings{"KEYGATE_DRAIN_TIMEOUT": "1s"})
+	callers.stop()
+	g.stop()
+	for _, s := range streams {
+		err := s.rest()
+		kind, _, _ := strings.Cut(s.name, ",")
+		want := map[string]string{"events": "", "WebSocket": "\x03\xe9the gateway is stopping", "gRPC": "the gateway is stopping"}[kind]
+		if err == nil || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", s.name, err, want)
+		}
+		if kind == "gRPC" && status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v, want %v", s.name, err, codes.Unavailable)
+		}
+	}
+	if len(g.logged("requests were cut off")) == 0 {
+		t.Errorf("no warning:\n%s", g.said())
 	}
 }

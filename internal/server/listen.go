@@ -94,11 +94,10 @@ func (l *listener) serve() error {
 	return nil
 }
 
-// drain stops accepting and waits for the requests under way, until ctx ends
-// and cuts them off.
+// drain stops accepting and waits for the requests under way, at most until ctx ends.
 func (l *listener) drain(ctx context.Context) error {
 	if err := l.server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("%s: requests were still under way when the drain time ended: %w", l.name, err), l.server.Close())
+		return fmt.Errorf("%s: requests were still under way when the drain time ended: %w", l.name, err)
 	}
 	return nil
 }

@@ -204,8 +204,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			}
 		case <-ctx.Done():
 			health.draining.Store(true)
+			gate.Leave()
 			log.Info("stopping: requests under way may finish", zap.Duration("drain_timeout", o.Config.DrainTimeout))
-			return stop(context.WithoutCancel(ctx), o.Config.DrainTimeout, log, served)
+			return stop(context.WithoutCancel(ctx), o.Config, gate, log, served)
 		}
 	}
 }
@@ -284,35 +285,9 @@ func announce(o Options, back *backing, log *zap.Logger, first keys.Bootstrapped
 	}
 }
 
-// stop ends the proxy first: the management listener tells meanwhile that this
-// instance is draining.
-func stop(ctx context.Context, timeout time.Duration, log *zap.Logger, served *listeners) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	var draining sync.WaitGroup
-	for _, l := range served.proxy() {
-		draining.Go(func() {
-			if err := l.drain(ctx); err != nil {
-				log.Warn("requests were cut off", zap.Error(err))
-			}
-		})
-	}
-	draining.Wait()
-	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), adminDrain)
-	defer cancel()
-	if err := served.management.drain(ctx); err != nil {
-		log.Warn("requests were cut off", zap.Error(err))
-	}
-	log.Info("stopped")
-	return nil
-}
-
 // outdatedEvery is how often a policy is looked at again because a newer one is
 // in use elsewhere.
 const outdatedEvery = time.Second
-
-// adminDrain bounds the end of the management listener, whose requests are short.
-const adminDrain = 5 * time.Second
 
 // inBackground runs f with a context that ends when stop is called, which then
 // waits for f.

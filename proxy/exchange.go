@@ -113,6 +113,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
+	x.countReset()
 	x.leave()
 	if x.stop != nil {
 		x.stop(nil)

@@ -86,32 +86,36 @@ type Proxy struct {
 	streams    *streams
 	crowd      *crowd
 	slow       slowClients
-	me         *me // nil: the paths under /.keygate/ are like others
-	exchanges  sync.Pool
+	// resetFloods counts connections that were closed for what their clients reset.
+	resetFloods prometheus.Counter
+	me          *me // nil: the paths under /.keygate/ are like others
+	exchanges   sync.Pool
 }
 
 // New returns a Proxy without a policy.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		auth:       o.Auth,
-		limiter:    o.Limiter,
-		settling:   o.Settling,
-		inFlight:   o.InFlight,
-		format:     o.Format,
-		realm:      o.Realm,
-		trusted:    o.TrustedProxies,
-		maxURL:     o.MaxURL,
-		sends:      o.Sends,
-		takes:      o.Takes,
-		crowd:      newCrowd(o.MaxPerKey, o.Metrics),
-		https:      o.RequireHTTPS,
-		exposed:    o.Exposed,
-		accessLog:  o.AccessLog,
-		metrics:    newMetrics(o.Metrics),
-		now:        o.Now,
-		streams:    newStreams(o.Metrics),
-		slow:       newSlowClients(o.Metrics),
-		preflights: newPreflights(o.Now),
+		auth:      o.Auth,
+		limiter:   o.Limiter,
+		settling:  o.Settling,
+		inFlight:  o.InFlight,
+		format:    o.Format,
+		realm:     o.Realm,
+		trusted:   o.TrustedProxies,
+		maxURL:    o.MaxURL,
+		sends:     o.Sends,
+		takes:     o.Takes,
+		crowd:     newCrowd(o.MaxPerKey, o.Metrics),
+		https:     o.RequireHTTPS,
+		exposed:   o.Exposed,
+		accessLog: o.AccessLog,
+		metrics:   newMetrics(o.Metrics),
+		now:       o.Now,
+		streams:   newStreams(o.Metrics),
+		slow:      newSlowClients(o.Metrics),
+
+		resetFloods: newResetFloods(o.Metrics),
+		preflights:  newPreflights(o.Now),
 	}
 	if o.HSTS > 0 {
 		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}

@@ -10,6 +10,7 @@ import (
 
 	"keygate/config"
 	"keygate/internal/pace"
+	"keygate/proxy"
 )
 
 // listeners are all those of an instance.
@@ -57,6 +58,7 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		// answers too, which nobody else sees; the proxy lifts it off longer ones and
 		// judges those itself.
 		each.server.WriteTimeout = c.WriteTimeout
+		each.server.ConnContext = proxy.WithConnection
 	}
 	return l, nil
 }

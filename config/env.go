@@ -52,8 +52,9 @@ type Config struct {
 	MaxConnections int            `env:"KEYGATE_MAX_CONNECTIONS" envDefault:"10000" allowed:"1 to 1000000" doc:"Connections of clients that each listener of the proxy holds open; more are closed at once."`
 	MaxPerKey      int            `env:"KEYGATE_MAX_REQUESTS_PER_KEY" envDefault:"1000" allowed:"1 to 1000000" doc:"Requests of one key, WebSocket connections and other streams among them, that are under way in this process. One more is answered 429, so that no key takes the connections of all."`
 	MaxURL         int            `env:"KEYGATE_MAX_URL_BYTES" envDefault:"8192" allowed:"256 to 65536" doc:"Longest target of a request, path and query together, in bytes. A longer one is answered 414."`
-	ReadTimeout    time.Duration  `env:"KEYGATE_CLIENT_READ_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of a request's body before it is answered 408. Once the answer has begun it no longer counts, nor for gRPC, whose streams may be silent."`
-	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may take for the next piece of an answer, of at most 32 KiB, before it is cut off. A stream in which nothing is sent is not."`
+	ReadTimeout    time.Duration  `env:"KEYGATE_CLIENT_READ_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may be waited for, in all, while a request's body is read, before it is answered 408; what it sends wins time back (KEYGATE_CLIENT_MIN_RATE). Once the answer has begun it no longer counts, nor for gRPC over HTTP/2, whose streams may be silent."`
+	WriteTimeout   time.Duration  `env:"KEYGATE_CLIENT_WRITE_TIMEOUT" envDefault:"1m" allowed:"0s to 24h, with its unit; 0s is no bound" doc:"How long a client may be waited for, in all, until it takes the next piece of an answer, of at most 32 KiB, before it is cut off; what it takes wins time back (KEYGATE_CLIENT_MIN_RATE). A stream in which nothing is sent is not."`
+	ClientMinRate  int            `env:"KEYGATE_CLIENT_MIN_RATE" envDefault:"240" allowed:"0 to 1000000; 0 is no bound" doc:"Bytes a second that a client must send of a request's body, and take of an answer, while it is waited for: time in which the upstream or keygate is the slow one does not count. Who has been slower for as long as KEYGATE_CLIENT_READ_TIMEOUT or KEYGATE_CLIENT_WRITE_TIMEOUT is cut off like one who does nothing. With 0 a single byte gives the whole time anew."`
 	DrainTimeout   time.Duration  `env:"KEYGATE_DRAIN_TIMEOUT" envDefault:"30s" allowed:"0s to 1h, with its unit" doc:"How long requests in flight may take to finish after the signal to stop. Make it less than what the program is given before it is killed (Kubernetes: terminationGracePeriodSeconds, 30 s by default)."`
 	DrainDelay     time.Duration  `env:"KEYGATE_DRAIN_DELAY" envDefault:"1s" allowed:"0s to 1h, with its unit" doc:"How long of that new connections are still accepted, while /readyz says 503 and every answer that its connection ends: whoever balances the load shall have noticed by then."`
 	LogLevel       string         `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" doc:"Least severe messages that are logged."`
@@ -70,6 +71,7 @@ const (
 	maxConnections   = 1_000_000
 	minURL, maxURL   = 256, 64 << 10
 	maxClientTimeout = 24 * time.Hour
+	maxClientRate    = 1_000_000
 	maxHSTS          = 3 * 8760 * time.Hour
 )
 
@@ -100,6 +102,7 @@ func FromEnv(environ []string) (c Config, warnings []string, err error) {
 	r.check("KEYGATE_MAX_REQUESTS_PER_KEY", c.MaxPerKey >= 1 && c.MaxPerKey <= maxConnections, "is out of bounds")
 	r.check("KEYGATE_CLIENT_READ_TIMEOUT", c.ReadTimeout >= 0 && c.ReadTimeout <= maxClientTimeout, "is out of bounds")
 	r.check("KEYGATE_CLIENT_WRITE_TIMEOUT", c.WriteTimeout >= 0 && c.WriteTimeout <= maxClientTimeout, "is out of bounds")
+	r.check("KEYGATE_CLIENT_MIN_RATE", c.ClientMinRate >= 0 && c.ClientMinRate <= maxClientRate, "is out of bounds")
 	r.check("KEYGATE_HSTS", c.HSTS >= 0 && c.HSTS <= maxHSTS, "is out of bounds")
 	c.checkHTTPS(r)
 	r.choice("LOG_LEVEL", c.LogLevel, "is not a level", "debug", "info", "warn", "error")

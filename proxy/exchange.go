@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,6 +32,7 @@ type exchange struct {
 	buf     [256]byte // for header values
 	fields  [24]zap.Field
 	states  [keys.MaxLimits]ratelimit.State // for the decision
+	taker   taker                           // of the answer
 	request
 }
 
@@ -67,6 +70,7 @@ type request struct {
 	keyID    string // of a key that is known but not in force
 	status   int
 	bytes    int64
+	late     bool          // the client did not take the answer in time
 	sent     time.Time     // when the request went upstream
 	upstream time.Duration // until the upstream's header arrived
 	done     bool
@@ -97,6 +101,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := p.exchanges.Get().(*exchange)
 	x.w, x.r, x.policy = w, r, p.policy.Load()
 	x.start = p.now()
+	x.taker.left = p.takes.Wait
 	x.id = newRequestID(x.start)
 	x.peer = peerAddress(r.RemoteAddr)
 	x.peerText = x.peer.String()
@@ -109,6 +114,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // wants http.ErrAbortHandler to cut the connection of a broken answer. Such an
 // exchange is not reused, since something may still refer to it.
 func (x *exchange) finish() {
+	x.countReset()
 	x.leave()
 	if x.stop != nil {
 		x.stop(nil)
@@ -116,6 +122,7 @@ func (x *exchange) finish() {
 	x.call.End()
 	x.land()
 	x.thinOut()
+	x.countSlow()
 	if !x.done {
 		cause := recover()
 		if cause != http.ErrAbortHandler {
@@ -140,8 +147,8 @@ func (x *exchange) record() {
 }
 
 // Header, Write and WriteHeader make the exchange the ResponseWriter of its
-// answer, to learn the status and the length. Everything else an answer can do
-// (flush, hijack, deadlines) net/http finds through Unwrap.
+// answer, to learn the status and the length, and how long the client takes. Everything
+// else an answer can do (deadlines) net/http finds through Unwrap.
 func (x *exchange) Header() http.Header { return x.w.Header() }
 
 func (x *exchange) WriteHeader(status int) {
@@ -155,9 +162,32 @@ func (x *exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}
+	watched := x.watched()
+	var since time.Duration
+	if watched {
+		since = x.offer()
+	}
 	n, err := x.w.Write(b)
+	if watched {
+		x.took(since, n)
+	}
 	x.bytes += int64(n)
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		x.late = true
+	}
 	return n, err
+}
+
+// FlushError sends what was written so far. Over HTTP/2 that may wait for the client.
+func (x *exchange) FlushError() error {
+	control := http.NewResponseController(x.w)
+	if !x.watched() {
+		return control.Flush()
+	}
+	since := x.offer()
+	err := control.Flush()
+	x.took(since, 0)
+	return err
 }
 
 func (x *exchange) Unwrap() http.ResponseWriter { return x.w }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"keygate/auth"
+	"keygate/internal/pace"
 	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
@@ -184,11 +185,11 @@ func (x *exchange) prepareCall() {
 	if x.r.ContentLength == 0 {
 		return
 	}
-	patient := x.proxy.patient
-	if isGRPC(x.r.Header) {
-		patient = 0 // a stream of messages, in which silence is nothing wrong
+	sends := x.proxy.sends
+	if x.r.ProtoMajor == 2 && isGRPC(x.r.Header) {
+		sends = pace.Pace{} // a stream of messages, in which silence is nothing wrong
 	}
-	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody, patient)
+	x.call.Body = upstream.NewBody(x.r, http.NewResponseController(x.w), x.rule.MaxBody, sends)
 	if x.principal != nil && (x.r.ContentLength < 0 || x.r.ContentLength > shortBody) {
 		// The body may be a stream that goes on before there is an answer to close.
 		ctx, stop := context.WithCancelCause(x.r.Context())

@@ -23,6 +23,7 @@ import (
 	"keygate/auth"
 	"keygate/config"
 	"keygate/internal/keys"
+	"keygate/internal/pace"
 	"keygate/internal/problem"
 	"keygate/internal/store/sqlite"
 	"keygate/proxy"
@@ -124,6 +125,8 @@ type gateOptions struct {
 	target  string               // instead of the recording upstream
 	noMe    bool                 // /.keygate/ is nothing special
 	patient time.Duration        // with a client's body; 0: for ever
+	takes   time.Duration        // for which an answer may stand still over HTTP/2; 0: for ever
+	rate    int                  // bytes a second that a client must send and take; 0: any
 	fresh   time.Duration        // keys are trusted without a word of the change feed; 0: always
 	perKey  int                  // requests under way; 0: any number
 	level   zapcore.LevelEnabler // of the log; nil: all
@@ -161,7 +164,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, ReadTimeout: o.patient, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, Sends: pace.Pace{Wait: o.patient, Rate: o.rate}, Takes: pace.Pace{Wait: o.takes, Rate: o.rate}, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {

@@ -25,9 +25,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		x.sent = p.now()
 		x.prepareCall()
-		if x.principal != nil {
-			x.enter()
-		}
+		x.enter()
 		x.reverse.ServeHTTP(x, x.r) // with an end of its own, perhaps
 	}
 	x.done = true

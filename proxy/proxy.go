@@ -15,6 +15,7 @@ import (
 
 	"keygate/auth"
 	"keygate/internal/keys"
+	"keygate/internal/pace"
 	"keygate/ratelimit"
 )
 
@@ -38,9 +39,12 @@ type Options struct {
 	Me bool
 	// MaxURL bounds the target of a request in bytes; 0: no bound.
 	MaxURL int
-	// ReadTimeout bounds the wait for the next piece of a request's body before
-	// there is an answer; 0: no bound.
-	ReadTimeout time.Duration
+	// Sends is how a client must send a request's body before there is an answer.
+	Sends pace.Pace
+	// Takes is how a client must take its answer. It is what HTTP/2 needs, where one
+	// can stand still while its connection does not; over HTTP/1.1 the connection's
+	// writes are bounded elsewhere.
+	Takes pace.Pace
 	// MaxPerKey bounds the requests of one key that are under way in this process;
 	// 0: no bound.
 	MaxPerKey int
@@ -67,8 +71,9 @@ type Proxy struct {
 	format    keys.Format
 	realm     string
 	trusted   []netip.Prefix
-	maxURL    int              // 0: no bound
-	patient   time.Duration    // with a client's body; 0: no bound
+	maxURL    int // 0: no bound
+	sends     pace.Pace
+	takes     pace.Pace
 	https     bool             // required
 	hsts      []string         // value of Strict-Transport-Security; nil: none
 	exposed   func(key string) // nil: nobody wants to know
@@ -80,32 +85,39 @@ type Proxy struct {
 	preflights *ratelimit.Buckets
 	streams    *streams
 	crowd      *crowd
-	me         *me // nil: the paths under /.keygate/ are like others
-	exchanges  sync.Pool
-	leaving    atomic.Bool  // no connection is kept for a further request
-	tunnels    atomic.Int64 // WebSocket connections that are open
+	slow       slowClients
+	// resetFloods counts connections that were closed for what their clients reset.
+	resetFloods prometheus.Counter
+	me          *me // nil: the paths under /.keygate/ are like others
+	exchanges   sync.Pool
+	leaving     atomic.Bool  // no connection is kept for a further request
+	tunnels     atomic.Int64 // WebSocket connections that are open
 }
 
 // New returns a Proxy without a policy.
 func New(o Options) *Proxy {
 	p := &Proxy{
-		auth:       o.Auth,
-		limiter:    o.Limiter,
-		settling:   o.Settling,
-		inFlight:   o.InFlight,
-		format:     o.Format,
-		realm:      o.Realm,
-		trusted:    o.TrustedProxies,
-		maxURL:     o.MaxURL,
-		patient:    o.ReadTimeout,
-		crowd:      newCrowd(o.MaxPerKey, o.Metrics),
-		https:      o.RequireHTTPS,
-		exposed:    o.Exposed,
-		accessLog:  o.AccessLog,
-		metrics:    newMetrics(o.Metrics),
-		now:        o.Now,
-		streams:    newStreams(o.Metrics),
-		preflights: newPreflights(o.Now),
+		auth:      o.Auth,
+		limiter:   o.Limiter,
+		settling:  o.Settling,
+		inFlight:  o.InFlight,
+		format:    o.Format,
+		realm:     o.Realm,
+		trusted:   o.TrustedProxies,
+		maxURL:    o.MaxURL,
+		sends:     o.Sends,
+		takes:     o.Takes,
+		crowd:     newCrowd(o.MaxPerKey, o.Metrics),
+		https:     o.RequireHTTPS,
+		exposed:   o.Exposed,
+		accessLog: o.AccessLog,
+		metrics:   newMetrics(o.Metrics),
+		now:       o.Now,
+		streams:   newStreams(o.Metrics),
+		slow:      newSlowClients(o.Metrics),
+
+		resetFloods: newResetFloods(o.Metrics),
+		preflights:  newPreflights(o.Now),
 	}
 	if o.HSTS > 0 {
 		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}

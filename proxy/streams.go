@@ -16,7 +16,8 @@ import (
 // Requests that are under way for long (server-sent events, WebSocket, gRPC, large
 // bodies) are judged again whenever their key, its owner or its organization
 // changes, or ends by itself, and are cut if they would be refused now. They keep
-// the policy that they began with.
+// the policy that they began with. Those on public routes are among them for their
+// client's pace alone.
 
 const (
 	// streamsEvery lies between two looks at what is under way: it is what cutting
@@ -58,12 +59,14 @@ type stream struct {
 	prev, next *exchange
 	linked     bool
 	number     uint64          // of the request, among those of the exchange
-	held       *auth.Principal // that the last look found in force
+	held       *auth.Principal // that the last look found in force; nil: a public route
 	checked    time.Time       // when that was asked of the store, the feed being silent
 	doubted    time.Time       // since when the store cannot be asked
 	cut        *auth.Refusal   // why it was cut; nil: it was not
 	flow       flow            // the answer, once it flows; nil: not yet, or it is short
 	late       bool            // it was cut because the program stops
+	lifted     bool            // the server's time-out was taken off
+	slow       bool            // it was ended because its client did not take the answer
 }
 
 // flow is an answer that can be cut.
@@ -136,6 +139,12 @@ func (x *exchange) leave() {
 	if !x.stream.linked { // only this goroutine sets it
 		return
 	}
+	if x.unlink() {
+		x.lower()
+	}
+}
+
+func (x *exchange) unlink() (lifted bool) {
 	s := x.proxy.shardOf(x)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,6 +157,8 @@ func (x *exchange) leave() {
 	if next != nil {
 		next.stream.prev = prev
 	}
+	x.late = (x.late || x.stream.slow) && x.stream.cut == nil
+	lifted = x.stream.lifted
 	if x.stream.cut != nil {
 		x.reason = "It was cut while it was under way. " + x.stream.cut.Words()
 		x.proxy.streams.cut.WithLabelValues(cutReason(x.stream.cut)).Inc()
@@ -155,6 +166,7 @@ func (x *exchange) leave() {
 		x.reason = "It was cut while it was under way. keygate stops, and the time to end by itself was over."
 	}
 	x.stream = stream{number: x.stream.number}
+	return lifted
 }
 
 // WatchStreams looks after the requests under way until ctx ends.
@@ -188,7 +200,8 @@ func (p *Proxy) CheckStreams(ctx context.Context) {
 		s := &p.streams.shards[i]
 		s.mu.Lock()
 		for x := s.first; x != nil; x = x.stream.next {
-			if now.Sub(x.start) >= streamAge {
+			x.look(now)
+			if x.stream.held != nil && now.Sub(x.start) >= streamAge {
 				open++
 			}
 			if p.isSuspect(x, now, silent) {
@@ -203,7 +216,7 @@ func (p *Proxy) CheckStreams(ctx context.Context) {
 
 func (p *Proxy) isSuspect(x *exchange, now time.Time, silent bool) bool {
 	switch held := x.stream.held; {
-	case x.stream.cut != nil:
+	case x.stream.cut != nil || held == nil:
 		return false
 	case !p.auth.Holds(held) || held.Ended(now):
 		return true

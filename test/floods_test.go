@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -31,7 +32,6 @@ func (g *gateway) frames() *frames {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	f := &frames{conn: conn, out: bufio.NewWriter(conn), next: 1}
 	f.Framer = http2.NewFramer(f.out, conn)
@@ -55,6 +55,22 @@ func (f *frames) open(block []byte) (stream uint32, err error) {
 	stream = f.next
 	f.next += 2
 	return stream, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndStream: true, EndHeaders: true})
+}
+
+// openAll is open for a header of any size.
+func (f *frames) openAll(block []byte) (stream uint32, err error) {
+	const most = 16 << 10 // of a frame
+	stream = f.next
+	f.next += 2
+	first := block[:min(most, len(block))]
+	block = block[len(first):]
+	err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: first, EndStream: true, EndHeaders: len(block) == 0})
+	for err == nil && len(block) > 0 {
+		piece := block[:min(most, len(block))]
+		block = block[len(piece):]
+		err = f.WriteContinuation(stream, len(block) == 0, piece)
+	}
+	return stream, err
 }
 
 // ended reads until the connection ends, which it must.
@@ -92,6 +108,7 @@ func TestFloodsOfFrames(t *testing.T) {
 			}
 			return f.WriteContinuation(1, false, padding)
 		}},
+		{"PING (CVE-2019-9512)", func(f *frames) error { return f.WritePing(false, [8]byte{}) }},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
 			f := g.frames()
@@ -107,6 +124,140 @@ func TestFloodsOfFrames(t *testing.T) {
 		})
 	}
 	g.stop()
+}
+
+// Floods of frames that are legal and ask for nothing are not ended: net/http has no
+// bound on them. It acknowledges any number of SETTINGS that came meanwhile with one
+// frame and keeps nothing of the others, so that they cost a share of the processor and
+// no memory, and everybody else is served.
+func TestFloodsThatAreBorne(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL, "KEYGATE_DEFAULT_PLAN": "enterprise"})
+	k, honest := g.newKey("attacker"), g.newKey("honest")
+	post := fields(":method", "POST", ":scheme", "http", ":authority", "gate", ":path", "/x", "authorization", "Bearer "+k.Secret)
+	many := 100_000
+	if full() {
+		many = 5_000_000
+	}
+	for _, flood := range []struct {
+		name string
+		one  func(f *frames) error
+	}{
+		{"SETTINGS (CVE-2019-9515)", func(f *frames) error { return f.WriteSettings() }},
+		{"WINDOW_UPDATE", func(f *frames) error { return f.WriteWindowUpdate(0, 1) }},
+		{"PRIORITY", func(f *frames) error { return f.WritePriority(1001, http2.PriorityParam{StreamDep: 3}) }},
+		{"empty DATA (CVE-2019-9518)", func(f *frames) error { return f.WriteData(1, false, nil) }},
+		{"of no known type", func(f *frames) error { return f.WriteRawFrame(0x77, 0, 0, nil) }},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			f := g.frames()
+			defer f.conn.Close()
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: post, EndHeaders: true})
+			before := g.metric("process_resident_memory_bytes")
+			for n := range many { // nothing of what comes is read
+				if err := flood.one(f); err != nil {
+					t.Fatalf("after %d frames: %v", n, err)
+				}
+				if n%(many/10) == 0 {
+					g.wants(http.StatusOK, fmt.Sprint("/", n), honest.Secret)
+				}
+			}
+			if grown := (g.metric("process_resident_memory_bytes") - before) / (1 << 20); grown > 32 {
+				t.Errorf("%d frames cost %.0f MiB", many, grown)
+			}
+		})
+	}
+	g.stop()
+}
+
+// An answer for which no window is opened, even the shortest refusal without a key, is
+// written when the handler has long ended. It waited for as long as the client liked:
+// 250 of them a connection, each with all that a request holds. They are reset in the
+// client's time, those that net/http gives itself too. An upstream may take longer than
+// that.
+func TestAnswersWithoutWindow(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/late" {
+			time.Sleep(3 * time.Second)
+		}
+		_, _ = io.WriteString(w, "hello")
+	})
+	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_CLIENT_WRITE_TIMEOUT": "2s"})
+	k := g.newKey("client")
+	get := func(path string, more ...string) []byte {
+		return fields(append([]string{":method", "GET", ":scheme", "http", ":authority", "gate", ":path", path}, more...)...)
+	}
+	var large []string // just beyond what is taken, so that it gets an answer
+	for n := range 8 {
+		large = append(large, fmt.Sprint("x-", n), strings.Repeat("~", 8<<10))
+	}
+	for _, asked := range []struct {
+		name  string
+		block []byte
+	}{
+		{"without a key", get("/x")},
+		{"answered by the upstream", get("/x", "authorization", "Bearer "+k.Secret)},
+		{"answered late by the upstream", get("/late", "authorization", "Bearer "+k.Secret)},
+		{"a header that is too large", get("/x", large...)},
+	} {
+		t.Run(asked.name, func(t *testing.T) {
+			t.Parallel()
+			f := g.frames()
+			_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			for range 20 {
+				if _, err := f.openAll(asked.block); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = f.out.Flush()
+			for reset := 0; reset < 20; {
+				switch frame, err := f.ReadFrame(); frame := frame.(type) {
+				case *http2.RSTStreamFrame:
+					reset++
+				case *http2.DataFrame:
+					if frame.Length > 0 {
+						t.Fatal("data without a window")
+					}
+				case nil:
+					t.Fatalf("%d of 20 were reset: %v", reset, err)
+				}
+			}
+		})
+	}
+	t.Run("taken", func(t *testing.T) {
+		if a := g.wants(http.StatusOK, "/late", k.Secret); a.body != "hello" {
+			t.Errorf("a late answer: %q", a.body)
+		}
+	})
+}
+
+// A connection of HTTP/2 on which no request begins is not kept.
+func TestConnectionsThatBeginNothing(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL})
+	for name, begun := range map[string]string{
+		"nothing": "", "half a preface": http2.ClientPreface[:20], "no SETTINGS": http2.ClientPreface,
+		"half a frame of SETTINGS": http2.ClientPreface + "\x00\x00\x06\x04\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(g.proxy, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			if _, err := io.WriteString(conn, begun); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection goes on")
+			}
+		})
+	}
 }
 
 // Who resets a request after it was admitted has spent it all the same. Its

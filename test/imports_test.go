@@ -29,11 +29,11 @@ var mayImport = map[string][]string{
 	"internal/cli": {"internal/server", "internal/admin", "config", "internal/keys", "proxy/route"},
 	"internal/server": {
 		"config", "proxy", "proxy/route", "auth", "ratelimit", "ratelimit/*", "internal/admin", "internal/keys",
-		"internal/store/sqlite", "internal/store/redis", "internal/usage", "internal/problem",
+		"internal/store/sqlite", "internal/store/redis", "internal/usage", "internal/problem", "internal/pace",
 	},
-	"proxy":             {"proxy/route", "proxy/upstream", "auth", "ratelimit", "internal/usage", "internal/keys", "internal/problem"},
+	"proxy":             {"proxy/route", "proxy/upstream", "auth", "ratelimit", "internal/usage", "internal/keys", "internal/problem", "internal/pace"},
 	"proxy/route":       {},
-	"proxy/upstream":    {"proxy/route"},
+	"proxy/upstream":    {"proxy/route", "internal/pace"},
 	"auth":              {"internal/keys", "proxy/route", "ratelimit"},
 	"config":            {"internal/spelling", "internal/keys", "ratelimit", "proxy/route", "proxy/upstream"},
 	"ratelimit":         {},
@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"internal/keys":     {"internal/spelling", "ratelimit"},
 	"internal/spelling": {},
 	"internal/problem":  {},
+	"internal/pace":     {},
 	// Tests and benchmarks stand outside and look at everything.
 	"test":   {"*"},
 	"test/*": {"*"},

@@ -9,6 +9,8 @@ import (
 	"go.uber.org/zap"
 
 	"keygate/config"
+	"keygate/internal/pace"
+	"keygate/proxy"
 )
 
 // listeners are all those of an instance.
@@ -50,10 +52,22 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		}
 	}
 	for _, each := range l.proxy() {
-		each.Listener = connections.bound(each.Listener, each.name, c.MaxConnections, c.WriteTimeout)
+		each.Listener = connections.bound(each.Listener, each.name, c.MaxConnections, takes(c))
+		// Over HTTP/2 a client can leave an answer standing without its connection: it
+		// opens no window. net/http then ends what takes longer than this in all, its own
+		// answers too, which nobody else sees; the proxy lifts it off longer ones and
+		// judges those itself.
+		each.server.WriteTimeout = c.WriteTimeout
+		each.server.ConnContext = proxy.WithConnection
 	}
 	return l, nil
 }
+
+// takes is how clients must take answers.
+func takes(c config.Config) pace.Pace { return pace.Pace{Wait: c.WriteTimeout, Rate: c.ClientMinRate} }
+
+// sends is how clients must send the bodies of requests.
+func sends(c config.Config) pace.Pace { return pace.Pace{Wait: c.ReadTimeout, Rate: c.ClientMinRate} }
 
 // proxy lists those in front of the upstreams.
 func (l *listeners) proxy() []*listener {

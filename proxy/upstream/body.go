@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"keygate/internal/pace"
 )
 
 // maxKept bounds what is remembered of a body so that it can be sent again.
@@ -47,11 +49,11 @@ type Body struct {
 	err  error // of the last Read
 }
 
-// NewBody returns the body of a request, of which at most so many bytes are read,
-// and each piece of which is waited for so long, until the answer begins; 0 is no
-// bound. The controller is that of its answer.
-func NewBody(r *http.Request, control *http.ResponseController, most int64, patient time.Duration) *Body {
-	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most, trailer: r.Trailer, patient: patience{bound: patient, control: control}}
+// NewBody returns the body of a request, of which at most so many bytes are read (0:
+// no bound), and which must come at that pace until the answer begins. The controller
+// is that of its answer.
+func NewBody(r *http.Request, control *http.ResponseController, most int64, at pace.Pace) *Body {
+	return &Body{client: r.Body, control: control, length: r.ContentLength, most: most, trailer: r.Trailer, patient: patience{pace: at, control: control}}
 }
 
 // ForwardTrailers has the values of these trailers follow when the body has been
@@ -181,7 +183,7 @@ func (b *Body) next(p []byte) (int, error) {
 	if !b.cut.Load() {
 		n, err = b.client.Read(p)
 	}
-	late := b.patient.heard(err)
+	late := b.patient.heard(n, err)
 	b.waits.Store(false)
 	b.stall.run()
 	b.read += int64(n)

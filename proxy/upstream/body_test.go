@@ -10,6 +10,8 @@ import (
 	"testing/iotest"
 
 	"pgregory.net/rapid"
+
+	"keygate/internal/pace"
 )
 
 // Whatever attempts read of a body, and however it arrives, each attempt that is
@@ -29,7 +31,7 @@ func TestBodyIsReplayed(t *testing.T) {
 		if rapid.Bool().Draw(t, "early end") {
 			source = iotest.DataErrReader(source)
 		}
-		b := NewBody(&http.Request{Body: io.NopCloser(source), ContentLength: length}, nil, 0, 0)
+		b := NewBody(&http.Request{Body: io.NopCloser(source), ContentLength: length}, nil, 0, pace.Pace{})
 		for {
 			again, err := b.again()
 			if err != nil {
@@ -61,7 +63,7 @@ func TestBodyIsReplayed(t *testing.T) {
 
 func TestBodyBound(t *testing.T) {
 	for size, want := range map[int]error{99: nil, 100: nil, 101: ErrTooLarge, 5000: ErrTooLarge} {
-		b := NewBody(&http.Request{Body: io.NopCloser(strings.NewReader(strings.Repeat("x", size))), ContentLength: -1}, nil, 100, 0)
+		b := NewBody(&http.Request{Body: io.NopCloser(strings.NewReader(strings.Repeat("x", size))), ContentLength: -1}, nil, 100, pace.Pace{})
 		again, _ := b.again()
 		n, err := io.Copy(io.Discard, again)
 		if !errors.Is(err, want) || b.TooLarge() != (want != nil) || b.Broken() || n > 100 {
@@ -74,7 +76,7 @@ func TestBodyBound(t *testing.T) {
 // its middle.
 func TestBodyLostMeanwhile(t *testing.T) {
 	whole := strings.Repeat("x", 2*maxKept)
-	b := NewBody(&http.Request{Body: io.NopCloser(strings.NewReader(whole)), ContentLength: -1}, nil, 0, 0)
+	b := NewBody(&http.Request{Body: io.NopCloser(strings.NewReader(whole)), ContentLength: -1}, nil, 0, pace.Pace{})
 	first, _ := b.again()
 	if _, err := io.ReadFull(first, make([]byte, 10)); err != nil {
 		t.Fatal(err)
@@ -92,7 +94,7 @@ func TestBodyLostMeanwhile(t *testing.T) {
 }
 
 func TestBrokenBody(t *testing.T) {
-	b := NewBody(&http.Request{Body: io.NopCloser(iotest.ErrReader(errors.New("malformed chunk"))), ContentLength: -1}, nil, 0, 0)
+	b := NewBody(&http.Request{Body: io.NopCloser(iotest.ErrReader(errors.New("malformed chunk"))), ContentLength: -1}, nil, 0, pace.Pace{})
 	again, _ := b.again()
 	if _, err := io.Copy(io.Discard, again); err == nil || !b.Broken() {
 		t.Errorf("%v, broken %v", err, b.Broken())

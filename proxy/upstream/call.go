@@ -84,10 +84,14 @@ func (c *Call) begin(via *Client) error {
 func (c *Call) bound(r *http.Request) *http.Request {
 	t := c.via.timeouts
 	sends := c.Body != nil && t.FirstByte > 0
-	if t.Total == 0 && t.Idle == 0 && !sends {
-		return r
+	ctx := r.Context()
+	if c.Body != nil {
+		ctx = c.Body.traced(ctx)
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
+	if t.Total == 0 && t.Idle == 0 && !sends {
+		return r.WithContext(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	c.cancel = cancel
 	if t.Total > 0 {
 		body := c.Body
@@ -242,7 +246,7 @@ func (c *Call) blameless(r *http.Request, err error) bool {
 // mayRepeat reports whether a request that failed may be sent once more, and
 // counts it against the budget.
 func (c *Call) mayRepeat(r *http.Request, err error) bool {
-	if c.attempts > c.Retries || r.Context().Err() != nil || c.clientFailed(r) || c.Body != nil && c.Body.lost.Load() {
+	if c.attempts > c.Retries || r.Context().Err() != nil || c.clientFailed(r) || c.Body != nil && (c.Body.lost.Load() || c.Body.Abandoned()) {
 		return false
 	}
 	if !neverConnected(err) && !neverBegun(err) && (!idempotent(r.Method) || isTimeout(err)) {

@@ -44,7 +44,7 @@ func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instea
 				if err != nil {
 					return nil, &connectError{err}
 				}
-				return conn, nil
+				return &wire{TCPConn: conn.(*net.TCPConn)}, nil // of the network tcp there are no others
 			},
 			TLSClientConfig:       config.Clone(),
 			TLSHandshakeTimeout:   bounds.TLS,

@@ -149,7 +149,7 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 	res, err := c.via.connections[t.index].roundTrip(r)
 	switch {
 	case err == nil && !unavailable(res.StatusCode):
-		t.answered(u.now)
+		t.answered(u.clock)
 	case err == nil:
 		u.failed(t, badAnswer)
 	default:
@@ -162,7 +162,7 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 		why := reasonOf(err)
 		u.failed(t, why)
 		if why == timedOut {
-			c.via.connections[t.index].suspect(u.now())
+			c.via.connections[t.index].suspect(u.clock())
 		}
 	}
 	return res, err

@@ -20,7 +20,6 @@ plans:
   tiny: { limits: [{ name: minute, requests: 3, per: 1m }, { name: burst, requests: 2, per: 1s }] }
 routes:
   - { match: "/any/{rest...}", permission: any }
-  - { match: "GET /status", public: { per_address: "2/1m" } }
 `
 
 // A wall clock that is set back, by seconds or hours, while requests go on: nobody
@@ -79,23 +78,6 @@ func TestWallClockThatIsSetBack(t *testing.T) {
 			}
 		}
 	})
-
-	// Without a key it is the address that is counted.
-	for range 2 {
-		if a := g.get("GET", "/status", ""); a.StatusCode != http.StatusOK {
-			t.Errorf("public: %d", a.StatusCode)
-		}
-	}
-	setBack(time.Hour)
-	a := g.get("GET", "/status", "")
-	wait, err := strconv.Atoi(a.Header.Get("Retry-After"))
-	if a.StatusCode != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 60 {
-		t.Fatalf("public: %d, Retry-After %q", a.StatusCode, a.Header.Get("Retry-After"))
-	}
-	g.wait(time.Duration(wait) * time.Second)
-	if a := g.get("GET", "/status", ""); a.StatusCode != http.StatusOK {
-		t.Errorf("after the wait: %d", a.StatusCode)
-	}
 
 	// A key ends by the wall clock, as its expiry says; made by a clock that is then
 	// set back it works at once, and has its former time before it.

@@ -122,6 +122,7 @@ func (f *faultyTraffic) ask(c *http.Client, kind int) {
 // clients get the documented statuses in the documented time, nothing that is cut
 // looks whole, no POST arrives twice, and afterwards all is as before.
 func TestUpstreamNetworkFaults(t *testing.T) {
+	t.Parallel()
 	for _, scheme := range []string{"http", "h2c"} {
 		t.Run(scheme, func(t *testing.T) { t.Parallel(); testUpstreamNetworkFaults(t, scheme) })
 	}

@@ -54,6 +54,13 @@ func testFailover(t *testing.T, url string, kill func(), replicas []*redistest.S
 		}
 	}
 	answers := &measurements{plans: make(map[string]*measured), forgets: true}
+	t.Cleanup(func() {
+		for _, g := range all {
+			if t.Failed() {
+				t.Logf("%s said:\n%s", g.proxy, g.said())
+			}
+		}
+	})
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	c := newClient(t)

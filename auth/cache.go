@@ -65,7 +65,7 @@ type Stats struct {
 type entry struct {
 	record
 	stamp   stamp
-	fetched moment
+	fetched time.Duration // when the store was asked, since the cache's start
 	// principal is what the key amounts to under the policy last used.
 	principal atomic.Pointer[Principal]
 	// used is the last use that is known or was noted, in nanoseconds of Unix time.
@@ -135,7 +135,7 @@ func (c *cache) spoke(at time.Time) { c.fresh.Store(int64(at.Sub(c.start))) }
 
 // age is how long ago the entry was last known to be what the store has.
 func (c *cache) age(e *entry) time.Duration {
-	age := c.now().Sub(e.fetched.time())
+	age := c.now().Sub(c.start) - e.fetched
 	if c.freshFor > 0 {
 		age = min(age, c.sinceFresh())
 	}
@@ -178,7 +178,7 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 		c.stats.Failures.Add(1)
 		return nil, err
 	}
-	e := &entry{record: c.shared.record(&found, c.prefix), fetched: momentOf(asked), stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
+	e := &entry{record: c.shared.record(&found, c.prefix), fetched: asked.Sub(c.start), stamp: c.stamps.take(found.Key.ID, found.Key.Organization, found.Key.Account)}
 	e.used.Store(lastUse(&found))
 	if c.stamps.epoch.Load() == epoch {
 		c.found.Set(h, e)

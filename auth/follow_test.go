@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"keygate/internal/clocktest"
 	"keygate/internal/keys"
 )
 
@@ -118,5 +119,31 @@ func TestStoreOutage(t *testing.T) {
 	}
 	if f.Stats().Outage.Load() != 1 {
 		t.Errorf("%d requests counted", f.Stats().Outage.Load())
+	}
+}
+
+// How long a key was served without the store was counted by the wall clock: one that
+// was set back by an hour let it be served for an hour more than outage.keys says.
+func TestStoreOutageUnderAClockThatIsSetBack(t *testing.T) {
+	f := newFixture(t)
+	start, back, began := time.Now(), time.Duration(0), f.nanos.Load()
+	f.cache.now = func() time.Time { return clocktest.SetBack(start.Add(time.Duration(f.nanos.Load()-began)), back) }
+	f.cache.start, f.cache.freshFor = start, time.Second
+	f.cache.spoke(f.cache.now())
+	patient := keys.BuiltinPlans()["free"]
+	patient.Outage.Keys = time.Minute
+	f.policy.Plans["free"] = patient
+	secret := f.format.Generate()
+	f.store.put(secret, someKey)
+	f.reason(secret)
+	f.store.err = errors.New("gone")
+	back = time.Hour
+	f.advance(time.Minute)
+	if got := f.reason(secret); got != 0 {
+		t.Errorf("within outage.keys: reason %d", got)
+	}
+	f.advance(1)
+	if got := f.reason(secret); got != Unavailable {
+		t.Errorf("after outage.keys: reason %d", got)
 	}
 }

@@ -12,6 +12,8 @@ import (
 // attempt shows all there is to correct.
 type Error struct {
 	Problems []Problem // in the order of the file, or of the reference
+	// Files are those that a policy names: what is wrong may be in one of them.
+	Files []File
 }
 
 // Error prints one line for each problem.

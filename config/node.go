@@ -32,6 +32,7 @@ const (
 type decoder struct {
 	file     string
 	problems []Problem
+	files    []File // that the policy names
 }
 
 // value is a node and where it stands.
@@ -54,7 +55,7 @@ func (d *decoder) err() error {
 		last := &d.problems[maxProblems]
 		last.Subject, last.Message = "", fmt.Sprintf("and %d more problems from here on", more)
 	}
-	return &Error{Problems: d.problems}
+	return &Error{Problems: d.problems, Files: d.files}
 }
 
 func (d *decoder) failAt(line, column int, subject, message string) {

@@ -26,6 +26,9 @@ type Policy struct {
 	// Digest is the same for two policies that decide alike: SHA-256, hex, of
 	// the policy's bytes and the default plan.
 	Digest string
+	// Files are those that the policy names, as they were read. What is in them is
+	// no part of the Digest: each replica may have a certificate of its own.
+	Files []File
 }
 
 // OwnUpstream is the name of the upstream that KEYGATE_UPSTREAM gives. No
@@ -75,7 +78,7 @@ func (c Config) readPolicy() (name string, data []byte, err error) {
 	case c.PolicyFile != "":
 		if data, err = readBounded(c.PolicyFile, maxPolicy); err != nil {
 			message := fmt.Sprintf("%s cannot be read: %s", quoted(c.PolicyFile), reason(err))
-			return "", nil, &Error{[]Problem{{Subject: "KEYGATE_POLICY_FILE", Message: message}}}
+			return "", nil, &Error{Problems: []Problem{{Subject: "KEYGATE_POLICY_FILE", Message: message}}}
 		}
 		return c.PolicyFile, data, nil
 	case c.Policy != "":
@@ -112,7 +115,7 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 			if ok {
 				d.fail(v, "is %d; this keygate reads version 1", n)
 			}
-			return nil, &Error{d.problems[len(d.problems)-1:]} // the rest of another version would be judged by the wrong rules
+			return nil, &Error{Problems: d.problems[len(d.problems)-1:]} // the rest of another version would be judged by the wrong rules
 		}
 	}
 
@@ -135,7 +138,7 @@ func (s surroundings) parse(name string, data []byte) (*Policy, error) {
 	if s.upstream != nil {
 		p.Upstreams[OwnUpstream] = *s.upstream
 	}
-	p.Digest = digest(s.defaultPlan, data)
+	p.Digest, p.Files = digest(s.defaultPlan, data), d.files
 	return p, nil
 }
 

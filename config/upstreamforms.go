@@ -27,7 +27,7 @@ var upstreamForm = form{
 		shape: object("a mapping", timeoutsForm),
 	},
 	{
-		name: "tls", title: "TLS", doc: "How https targets are talked to. The files are read when the policy is loaded.",
+		name: "tls", title: "TLS", doc: "How https targets are talked to. The files are read when the policy is loaded, and when they change.",
 		shape: object("a mapping", tlsForm),
 	},
 	{

@@ -171,10 +171,6 @@ func (d *decoder) timeouts(v value, out route.Timeouts) route.Timeouts {
 
 const maxTimeout = 24 * time.Hour
 
-// maxPEM bounds a file of certificates: a bundle of all public authorities has a
-// fifth of it.
-const maxPEM = 1 << 20
-
 // tls reads the files that it names, so that a mistake in them is one of the
 // policy.
 func (d *decoder) tls(v value, targets []*url.URL) (out upstream.TLS) {
@@ -215,7 +211,8 @@ func (d *decoder) fileOf(v value) []byte {
 	if !ok {
 		return nil
 	}
-	data, err := readBounded(name, maxPEM)
+	data, sum, err := readNamed(name)
+	d.files = append(d.files, File{name, sum})
 	if err != nil {
 		d.fail(v, "%s cannot be read: %s", quoted(name), reason(err))
 		return nil

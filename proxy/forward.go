@@ -230,6 +230,8 @@ func (x *exchange) statusOf(err error) int {
 		return http.StatusRequestTimeout
 	case x.wasCutOff():
 		return http.StatusServiceUnavailable
+	case x.call.Body.Abandoned(): // the end of the wait for the client looks as if it had left
+		return http.StatusBadGateway
 	case x.r.Context().Err() != nil:
 		return statusClientGone
 	case x.call.Body.Broken():

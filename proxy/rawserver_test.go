@@ -125,7 +125,7 @@ const (
 
 	flagEndStream, flagAck, flagEndHeaders = 0x1, 0x1, 0x4
 
-	protocolError, refusedStream = 0x1, 0x7
+	protocolError, internalError, refusedStream = 0x1, 0x2, 0x7
 )
 
 func (c *rawConn) frame(kind, flags byte, stream uint32, payload []byte) {
@@ -139,6 +139,25 @@ func (c *rawConn) frame(kind, flags byte, stream uint32, payload []byte) {
 // http2 reads requests on one connection of HTTP/2 and hands on the stream of each
 // that has arrived whole.
 func (c *rawConn) http2(arrived func(stream uint32)) {
+	c.frames(func(_, flags byte, stream uint32) {
+		if flags&flagEndStream != 0 {
+			c.server.deliver("stream")
+			arrived(stream)
+		}
+	})
+}
+
+// http2Begun hands on the stream of each request of which some of the body is there.
+func (c *rawConn) http2Begun(arrived func(stream uint32)) {
+	c.frames(func(kind, _ byte, stream uint32) {
+		if kind == frameData {
+			arrived(stream)
+		}
+	})
+}
+
+// frames hands on those that belong to requests.
+func (c *rawConn) frames(each func(kind, flags byte, stream uint32)) {
 	if _, err := io.ReadFull(c.in, make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err != nil {
 		return
 	}
@@ -156,9 +175,8 @@ func (c *rawConn) http2(arrived func(stream uint32)) {
 		switch {
 		case kind == frameSettings && flags&flagAck == 0:
 			c.frame(frameSettings, flagAck, 0, nil)
-		case (kind == frameHeaders || kind == frameData) && flags&flagEndStream != 0:
-			c.server.deliver("stream")
-			arrived(stream)
+		case kind == frameHeaders || kind == frameData:
+			each(kind, flags, stream)
 		}
 	}
 }

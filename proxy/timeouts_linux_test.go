@@ -47,6 +47,9 @@ func TestTimeouts(t *testing.T) {
 	}{
 		{"connect", full, "{ connect: 200ms }", 0, "i/o timeout"},
 		{"TLS that never begins", func(t testing.TB) string { return "https://" + hang(t, nil) }, "{ tls: 200ms }", 0, "TLS handshake timeout"},
+		{"TLS that never ends", func(t testing.TB) string {
+			return "https://" + hang(t, func(c *rawConn) { c.answer("\x16\x03\x03\x40\x00\x02\x00\x3f\xfc") }) // a record of 16 KiB that never comes
+		}, "{ tls: 200ms }", 0, "TLS handshake timeout"},
 		{"no answer", func(t testing.TB) string { return "http://" + hang(t, nil) }, "{ first_byte: 200ms }", 0, "timeout awaiting response headers"},
 		{"no answer to a body", func(t testing.TB) string { return "http://" + hang(t, nil) }, "{ first_byte: 200ms }", 1000, "time"},
 		// net/http begins to count when the body is sent, and this one never will be.

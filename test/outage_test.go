@@ -153,7 +153,7 @@ func TestRedisFaults(t *testing.T) {
 	normal()
 	time.Sleep(length)
 	t.Run("none", func(t *testing.T) { check(t, answers.take()) })
-	goroutines, files := g.metric("go_goroutines"), g.metric("process_open_fds")
+	before := g.footprint()
 	for _, fault := range []faultproxy.Fault{
 		faultproxy.Delay, faultproxy.Drop, faultproxy.Reset, faultproxy.HalfOpen, faultproxy.Cut, faultproxy.Slow, faultproxy.BlackHole,
 	} {
@@ -185,12 +185,8 @@ func TestRedisFaults(t *testing.T) {
 	close(stop)
 	clients.Wait()
 	c.CloseIdleConnections()
-	const slack = 20 // connections to Redis that the pools may keep, at two for each; those of the requests that ask
-	eventually(t, fmt.Sprintf("there are about %v goroutines and %v descriptors again", goroutines, files), func() bool {
-		return g.metric("go_goroutines") <= goroutines+slack && g.metric("process_open_fds") <= files+slack
-	})
-	t.Logf("%v goroutines and %v descriptors before, %v and %v after; %v decisions late, %v degraded, %d connections to Redis", goroutines, files, g.metric("go_goroutines"), g.metric("process_open_fds"),
-		g.metric("keygate_limit_late_total"), g.metric("keygate_limit_degraded_total"), between.Connections())
+	g.settles(t, before)
+	t.Logf("%v decisions late, %v degraded, %d connections to Redis", g.metric("keygate_limit_late_total"), g.metric("keygate_limit_degraded_total"), between.Connections())
 	g.stop()
 	eventually(t, "no connection to Redis is left", func() bool { return between.Connections() == 0 })
 }

@@ -122,6 +122,7 @@ func (f *faultyTraffic) ask(c *http.Client, kind int) {
 // clients get the documented statuses in the documented time, nothing that is cut
 // looks whole, no POST arrives twice, and afterwards all is as before.
 func TestUpstreamNetworkFaults(t *testing.T) {
+	t.Parallel()
 	for _, scheme := range []string{"http", "h2c"} {
 		t.Run(scheme, func(t *testing.T) { t.Parallel(); testUpstreamNetworkFaults(t, scheme) })
 	}
@@ -164,7 +165,7 @@ func testUpstreamNetworkFaults(t *testing.T, scheme string) {
 		})
 	}
 	time.Sleep(length)
-	goroutines, files := f.g.metric("go_goroutines"), f.g.metric("process_open_fds")
+	before := f.g.footprint()
 	for _, fault := range []faultproxy.Fault{
 		faultproxy.Delay, faultproxy.Drop, faultproxy.Reset, faultproxy.HalfOpen, faultproxy.Cut, faultproxy.Slow, faultproxy.BlackHole,
 	} {
@@ -212,10 +213,7 @@ func testUpstreamNetworkFaults(t *testing.T, scheme string) {
 	if twice > 0 {
 		t.Errorf("%d of %d POSTs arrived twice", twice, f.posts.Load())
 	}
-	const slack = 20 // connections that are kept; those of the requests that ask
-	eventually(t, fmt.Sprintf("there are about %v goroutines and %v descriptors again", goroutines, files), func() bool {
-		return f.g.metric("go_goroutines") <= goroutines+slack && f.g.metric("process_open_fds") <= files+slack
-	})
+	f.g.settles(t, before)
 	f.g.stop()
 	eventually(t, "no connection to the upstream is left", func() bool { return between.Connections() == 0 })
 }

@@ -202,6 +202,7 @@ func (in *instance) must(status int, method, target string, body any) reply {
 }
 
 func TestKeyLife(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	created := in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{
 		Name: "billing", Description: "Nightly.", Permissions: []string{"orders:read"}, AllowedCIDRs: []string{"192.0.2.7"}, Expires: "30d",
@@ -258,6 +259,7 @@ func TestKeyLife(t *testing.T) {
 }
 
 func TestAuditEntryNamesWhoAskedFromWhere(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	r := in.request("POST", "/v1/keys", NewKey{Name: "a"})
 	r.Header.Set("Authorization", "Bearer "+in.key)

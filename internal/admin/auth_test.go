@@ -11,6 +11,7 @@ import (
 )
 
 func TestWhoMayManage(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	create := func(n NewKey) CreatedKey {
 		t.Helper()
@@ -73,6 +74,7 @@ func TestWhoMayManage(t *testing.T) {
 }
 
 func TestTwoAuthorizationHeaders(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	r := in.request("GET", "/v1/keys", nil)
 	r.Header["Authorization"] = []string{"Bearer " + in.key, "Bearer " + in.key}
@@ -84,6 +86,7 @@ func TestTwoAuthorizationHeaders(t *testing.T) {
 // A key of the operators that is bound to addresses is refused elsewhere: the
 // rule for the proxy holds for the management API too.
 func TestAllowedAddressesHoldHere(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	page := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys?name=administrator", nil))
 	near := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{
@@ -103,6 +106,7 @@ func TestAllowedAddressesHoldHere(t *testing.T) {
 
 // What changes through the API takes effect on this replica with the answer.
 func TestRevocationIsImmediate(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	page := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys?name=administrator", nil))
 	second := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{

@@ -9,6 +9,7 @@ import (
 // Bytes that are no text, and halves of characters, were stored as U+FFFD: two
 // names that differ became one, and nobody was told.
 func TestBodiesThatAreNoText(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	send := func(name string) reply { return in.do("POST", "/v1/keys", `{"name": "`+name+`"}`) }
 	for name, place := range map[string]string{
@@ -32,6 +33,7 @@ func TestBodiesThatAreNoText(t *testing.T) {
 
 // The cursor of another list was taken: an empty page, which looks like the end.
 func TestCursorOfAnotherList(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for _, name := range []string{"a", "b"} {
 		in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: name})
@@ -51,6 +53,7 @@ func TestCursorOfAnotherList(t *testing.T) {
 // Questions change nothing: what a client says about changes was half understood
 // there, refused in one form and ignored in another.
 func TestQuestionsIgnoreWhatIsSaidAboutChanges(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
 	for _, target := range []string{"/v1/keys/" + k.ID + "/test?wait=replicas", "/v1/explain?wait=replicas"} {

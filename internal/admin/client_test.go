@@ -26,6 +26,7 @@ func (in *instance) client() *Client {
 }
 
 func TestClientDoesIt(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	c, ctx := in.client(), t.Context()
 	org, err := c.CreateOrganization(ctx, NewOrganization{Slug: "acme", Plan: "pro"})
@@ -95,6 +96,7 @@ func TestClientDoesIt(t *testing.T) {
 }
 
 func TestClientGuardsTheKey(t *testing.T) {
+	t.Parallel()
 	for host, want := range map[string]bool{
 		"127.0.0.1": true, "127.9.9.9": true, "[::1]": true, "localhost": true, "LOCALHOST.": true, "kg.localhost": true, "[::ffff:127.0.0.1]": true,
 		"keygate": false, "192.0.2.1": false, "localhost.example.com": false, "127.0.0.1.example.com": false, "0.0.0.0": false,
@@ -132,6 +134,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestClientFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
 	var stolen string
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { stolen = r.Header.Get("Authorization") }))
 	defer thief.Close()
@@ -146,6 +149,7 @@ func TestClientFollowsNoRedirect(t *testing.T) {
 }
 
 func TestClientTakesOnlyAnswersOfTheAPI(t *testing.T) {
+	t.Parallel()
 	for name, h := range map[string]http.HandlerFunc{
 		"a page":           func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"a page not found": func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) },
@@ -173,6 +177,7 @@ func TestClientTakesOnlyAnswersOfTheAPI(t *testing.T) {
 }
 
 func TestClientWaitsForTheLimit(t *testing.T) {
+	t.Parallel()
 	limited := func(times, seconds int) (*Client, *int) {
 		tries := new(int)
 		return &Client{URL: &url.URL{Scheme: "https", Host: "kg"}, Key: "k", HTTP: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
@@ -213,6 +218,7 @@ func TestClientWaitsForTheLimit(t *testing.T) {
 }
 
 func TestClientErrorsHoldNoKey(t *testing.T) {
+	t.Parallel()
 	c := &Client{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}, Key: "kg_live_hidden"}
 	_, err := c.GetKey(t.Context(), "key_1")
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hidden") {
@@ -223,6 +229,7 @@ func TestClientErrorsHoldNoKey(t *testing.T) {
 // Two people who read a key and edit it undo each other's work, unless the client
 // can say which version it means.
 func TestClientEditsTheVersionItRead(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	c, ctx := in.client(), t.Context()
 	made, err := c.CreateKey(ctx, NewKey{Name: "a"})
@@ -249,6 +256,7 @@ func TestClientEditsTheVersionItRead(t *testing.T) {
 // A connection that breaks after the request leaves the client not knowing: asked
 // again, the API made a second key.
 func TestClientRepeatsWhatBroke(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	c, ctx := in.client(), t.Context()
 	breaks := 1

@@ -20,6 +20,7 @@ import (
 )
 
 func TestRefusedRequests(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme"})
 	type wrong = problem.FieldError
@@ -185,6 +186,7 @@ func TestRefusedRequests(t *testing.T) {
 
 // The bound is exact: huma's own refuses a body of just that size.
 func TestBodyOfTheLargestSize(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	b := `{"name":"a"}`
 	b += strings.Repeat(" ", maxBody-len(b))
@@ -192,6 +194,7 @@ func TestBodyOfTheLargestSize(t *testing.T) {
 }
 
 func TestAllowedMethods(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for target, want := range map[string]string{
 		"/v1/keys":              "GET, HEAD, POST",
@@ -210,6 +213,7 @@ func TestAllowedMethods(t *testing.T) {
 }
 
 func TestPlanKeysUsedUp(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme"})
 	var last Key
@@ -225,6 +229,7 @@ func TestPlanKeysUsedUp(t *testing.T) {
 }
 
 func TestOwnLimit(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	var asked []string
 	in.allow = func(id string) (bool, time.Duration) {
@@ -247,6 +252,7 @@ func TestOwnLimit(t *testing.T) {
 }
 
 func TestStoreFailure(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must(http.StatusOK, "GET", "/v1/keys", nil) // the key is in the cache now
 	in.logs.TakeAll()
@@ -269,6 +275,7 @@ func TestStoreFailure(t *testing.T) {
 }
 
 func TestContextErrorsAreUnavailability(t *testing.T) {
+	t.Parallel()
 	for _, err := range []error{context.Canceled, context.DeadlineExceeded, fmt.Errorf("store: %w", context.DeadlineExceeded), errors.New("disk I/O error")} {
 		c := &call{id: requestID()}
 		if f := c.fail(err); f.Status != http.StatusServiceUnavailable || !errors.Is(c.err, err) || strings.Contains(f.Detail, err.Error()) {
@@ -285,6 +292,7 @@ func TestContextErrorsAreUnavailability(t *testing.T) {
 }
 
 func TestPanicIsAnswered(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.allow = func(string) (bool, time.Duration) { panic("boom: secret detail") }
 	p := in.must(http.StatusInternalServerError, "GET", "/v1/keys", nil).problem(t)
@@ -297,6 +305,7 @@ func TestPanicIsAnswered(t *testing.T) {
 }
 
 func TestLogLineHasNoSecret(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	created := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
 	in.do("GET", "/v1/keys?name=private-value", nil)
@@ -325,6 +334,7 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("connecti
 // huma panics where an answer cannot be written; a client that hung up is no
 // reason for a stack trace in the log.
 func TestClientThatHungUp(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/keys", nil)
 	r.Header.Set("Authorization", "Bearer "+in.key)
@@ -339,6 +349,7 @@ func TestClientThatHungUp(t *testing.T) {
 // TestExpiryBeyondFourDigits: the audit log cannot write such a time, and the
 // request ended in a panic.
 func TestExpiryBeyondFourDigits(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for _, expires := range []string{"9999-12-31", "9999-12-31T23:59:59-01:00"} {
 		r := in.do("POST", "/v1/keys", NewKey{Name: "a", Expires: expires})
@@ -351,6 +362,7 @@ func TestExpiryBeyondFourDigits(t *testing.T) {
 
 // TestEmailIsText: it was the one text of a record that nothing bounded.
 func TestEmailIsText(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for _, email := range []string{"a@example.com\r\nBcc: b@example.com", "\x1b[31m@example.com", strings.Repeat("a", 250) + "@b.ch"} {
 		r := in.do("POST", "/v1/accounts", NewAccount{Name: "a", Organization: "default", Role: "viewer", Email: email})
@@ -363,6 +375,7 @@ func TestEmailIsText(t *testing.T) {
 // TestSecretTakenForAnID: somebody who asks for a key by its secret must not
 // find the secret in the log.
 func TestSecretTakenForAnID(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.do("GET", "/v1/keys/"+in.key, nil)
 	for _, entry := range in.logs.All() {
@@ -375,6 +388,7 @@ func TestSecretTakenForAnID(t *testing.T) {
 // TestPausedAdministrator: with the only administrator's key paused, no secret
 // that the operator chose would work any more, and nothing said so.
 func TestPausedAdministrator(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	page := into[Page[Key]](t, in.must(http.StatusOK, "GET", "/v1/keys?name=administrator", nil))
 	in.must(http.StatusOK, "POST", "/v1/keys/"+page.Items[0].ID+"/pause", nil)
@@ -394,6 +408,7 @@ func TestPausedAdministrator(t *testing.T) {
 // else deleted at the same moment read 404, which no creation documents, and for
 // a space even that a space of the new name does not exist.
 func TestCreatedAtWhatIsDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for _, tt := range []struct {
 		name, target string

@@ -12,6 +12,7 @@ import (
 )
 
 func TestClientExportsTheAuditLog(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	c := in.client()
 	for _, slug := range []string{"acme", "globex"} {
@@ -32,6 +33,7 @@ func TestClientExportsTheAuditLog(t *testing.T) {
 
 // An export that ends early is never taken for a whole one.
 func TestClientNoticesABrokenExport(t *testing.T) {
+	t.Parallel()
 	for name, broken := range map[string]func(http.ResponseWriter){
 		"cut off": func(w http.ResponseWriter) {
 			_, _ = io.WriteString(w, "{}\n{\"id\":")
@@ -76,6 +78,7 @@ func TestClientNoticesABrokenExport(t *testing.T) {
 }
 
 func TestClientTellsWhoConfirmed(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	c := in.client()
 	told := 0

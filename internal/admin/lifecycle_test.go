@@ -10,6 +10,7 @@ import (
 // A key that ends soon, or may be used from one place only, made itself one for
 // ever and from anywhere. Whoever took it could.
 func TestKeyDoesNotLoosenItsOwnBounds(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	owner := in.key
 	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme", Plan: "enterprise"})
@@ -34,6 +35,7 @@ func TestKeyDoesNotLoosenItsOwnBounds(t *testing.T) {
 
 // An empty text, as from a variable that is not set, made a key one for ever.
 func TestEmptyExpiryIsNoExpiry(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a", Expires: "30d"}))
 	if p := in.must(http.StatusUnprocessableEntity, "PATCH", "/v1/keys/"+k.ID, KeyEdit{Expires: new("")}).problem(t); p.Errors[0].Pointer != "#/expires" {
@@ -51,6 +53,7 @@ func TestEmptyExpiryIsNoExpiry(t *testing.T) {
 // The answer said when the former secret ends to the nanosecond, the store kept
 // less; and the fourth secret back was no longer known as one that had been good.
 func TestFormerSecrets(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a", Permissions: []string{"read:all"}}))
 	path := "/v1/keys/" + k.ID

@@ -4,6 +4,7 @@ import "testing"
 
 // A secret in the place of an id was logged unless it had this instance's own form.
 func TestPathsThatMayHoldAKeyAreNotLogged(t *testing.T) {
+	t.Parallel()
 	const id = "key_01980c5e7d2a7c3f9b1e4d6a8f0c2b35"
 	for path, want := range map[string]bool{
 		"/v1/keys":                   true,

@@ -3,6 +3,7 @@ package admin
 import "testing"
 
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	got, err := in.client().ListReplicas(t.Context(), ListOptions{})
 	if err != nil || len(got.Items) != 2 || got.Items[0].ID != "rep_1" || got.Items[0].Rules != 1 || !got.Items[0].SeenAt.Equal(testStart) {
@@ -15,6 +16,7 @@ func TestReplicas(t *testing.T) {
 
 // TestDurable: a change says whether it is safe; what changes nothing says nothing.
 func TestDurable(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	created := in.do("POST", "/v1/keys", NewKey{Name: "k"})
 	if got := created.header.Get(durableHeader); got != "true" {

@@ -18,6 +18,7 @@ var specFile = filepath.Join("..", "..", "docs", "openapi.json")
 
 // The committed description is the one that is served.
 func TestSpecFileIsInStep(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	r := in.as("", "GET", SpecPath, nil)
 	if r.status != http.StatusOK || r.header.Get("Content-Type") != "application/openapi+json" {
@@ -59,6 +60,7 @@ type specResponse struct {
 }
 
 func TestSpecIsComplete(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	body := in.as("", "GET", SpecPath, nil).body
 	var spec struct {
@@ -132,6 +134,7 @@ func TestSpecIsComplete(t *testing.T) {
 
 // An example that its own API refuses helps nobody.
 func TestExamplesAreAccepted(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	org := into[Organization](t, in.must(http.StatusCreated, "POST", "/v1/organizations", exampleNewOrganization))
 	in.must(http.StatusCreated, "POST", "/v1/spaces", exampleNewSpace)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestOrganizationsSpacesAccounts(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	acme := into[Organization](t, in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme", Name: "Acme Inc.", Plan: "pro"}))
 	if acme.Slug != "acme" || acme.Name != "Acme Inc." || acme.Plan != "pro" || !acme.CreatedAt.Equal(testStart) {
@@ -64,6 +65,7 @@ func TestOrganizationsSpacesAccounts(t *testing.T) {
 }
 
 func TestPagesOfKeys(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme", Plan: "enterprise"})
 	var want []string
@@ -102,6 +104,7 @@ func TestPagesOfKeys(t *testing.T) {
 }
 
 func TestCursors(t *testing.T) {
+	t.Parallel()
 	if after, ok := decodeCursor("keys", encodeCursor("keys", "key_1")); !ok || after != "key_1" {
 		t.Errorf("%q %v", after, ok)
 	}
@@ -113,6 +116,7 @@ func TestCursors(t *testing.T) {
 }
 
 func TestOperatorKeyHasNoOrganization(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	r := in.must(http.StatusOK, "GET", "/v1/keys?name=administrator", nil)
 	k := into[Page[Key]](t, r).Items[0]

@@ -9,6 +9,7 @@ import (
 
 // The audit log once answered a name or a misspelt action with an empty table.
 func TestAuditFilters(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "billing", "--permissions", "orders:read", "-o", "json"))
 	in.must("keys", "edit", "billing", "--description", "Nightly.")
@@ -38,6 +39,7 @@ func TestAuditFilters(t *testing.T) {
 }
 
 func TestAuditTableSaysWhatWasDone(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("orgs", "create", "--slug", "acme", "--plan", "pro")
 	in.must("spaces", "create", "--organization", "acme", "--slug", "research")

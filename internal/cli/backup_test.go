@@ -21,6 +21,7 @@ func stopped(t *testing.T) (dir string) {
 }
 
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	dir := stopped(t)
 	env := []string{"KEYGATE_DATA_DIR=" + dir}
 	file := filepath.Join(t.TempDir(), "backup.db")
@@ -60,6 +61,7 @@ func TestBackupAndRestore(t *testing.T) {
 
 // Each refusal has its exit code and one line that says what to do.
 func TestBackupAndRestoreRefuse(t *testing.T) {
+	t.Parallel()
 	dir := stopped(t)
 	in := t.TempDir()
 	file, data := filepath.Join(in, "backup.db"), "KEYGATE_DATA_DIR="+dir
@@ -109,6 +111,7 @@ func TestBackupAndRestoreRefuse(t *testing.T) {
 // A terminal is asked, after it was shown how far the work is; what is typed
 // decides.
 func TestRestoreOnATerminal(t *testing.T) {
+	t.Parallel()
 	dir := stopped(t)
 	env := []string{"KEYGATE_DATA_DIR=" + dir}
 	file := filepath.Join(t.TempDir(), "backup.db")
@@ -139,6 +142,7 @@ func TestRestoreOnATerminal(t *testing.T) {
 }
 
 func TestInBytes(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int64]string{0: "0 KiB", 1: "1 KiB", 131072: "128 KiB", 5 << 20: "5.0 MiB", 3 << 29: "1.5 GiB"} {
 		if got := inBytes(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)

@@ -107,6 +107,7 @@ func decoded[T any](t *testing.T, r result) T {
 }
 
 func TestKeysCommands(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	created := in.must("keys", "create", "--name", "billing", "--description", "Nightly.", "--permissions", "orders:read,read:all",
 		"--allow-cidr", "192.0.2.0/24", "--allow-cidr", "::1", "--expires", "30d", "--plan", "pro", "-o", "json")
@@ -186,6 +187,7 @@ func TestKeysCommands(t *testing.T) {
 }
 
 func TestTenantCommands(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	org := decoded[admin.Organization](t, in.must("orgs", "create", "--slug", "acme", "--name", "Acme Inc.", "--plan", "pro", "-o", "json"))
 	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))
@@ -214,6 +216,7 @@ func TestTenantCommands(t *testing.T) {
 
 // The list says of each replica where limits were not what they promise.
 func TestReplicasCommand(t *testing.T) {
+	t.Parallel()
 	lines := strings.Split(strings.TrimSpace(start(t).must("replicas").stdout), "\n")
 	if len(lines) != 3 || !strings.HasSuffix(lines[0], "LIMITS") || !strings.HasSuffix(lines[1], "2 lost, 13 late") || !strings.HasSuffix(lines[2], "ok") {
 		t.Errorf("%q", lines)
@@ -221,6 +224,7 @@ func TestReplicasCommand(t *testing.T) {
 }
 
 func TestInsecureMustBeSaid(t *testing.T) {
+	t.Parallel()
 	env := []string{"KEYGATE_ADMIN_URL=http://keygate.invalid:9090", "KEYGATE_ADMIN_KEY=k", "KEYGATE_ADMIN_INSECURE=true"}
 	if r := run(t, env, "keys", "list"); r.code != exitFailure || !strings.Contains(r.stderr, "cannot be reached") {
 		t.Errorf("%+v", r)
@@ -230,6 +234,7 @@ func TestInsecureMustBeSaid(t *testing.T) {
 // What the server sends is data: it cannot move the cursor or change the title
 // of somebody's terminal.
 func TestServerDataIsNotRaw(t *testing.T) {
+	t.Parallel()
 	const evil = "a\x1b]0;x\x07b\u009b2Jc\u202ed\U000e0041e\nf"
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k := admin.Key{ID: "key_" + evil, Name: evil, Description: evil, Status: evil, Permissions: []string{evil}}
@@ -271,6 +276,7 @@ func TestServerDataIsNotRaw(t *testing.T) {
 }
 
 func TestGenerate(t *testing.T) {
+	t.Parallel()
 	r := run(t, []string{"KEYGATE_KEY_PREFIX=acme_test", "PORT=nonsense"}, "keys", "generate")
 	f, err := keys.NewFormat("acme_test")
 	if err != nil || r.code != exitOK || !f.Valid(strings.TrimSpace(r.stdout)) || r.stderr != "" {
@@ -284,6 +290,7 @@ func TestGenerate(t *testing.T) {
 // The answer with the secret was lost with the connection: the command said
 // nothing of a key that was there, and run again made a second one.
 func TestSecretInALostAnswer(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	target, err := url.Parse(in.url)
 	if err != nil {
@@ -315,6 +322,7 @@ func TestSecretInALostAnswer(t *testing.T) {
 // Every other command that changes something took -o, and a script that gave it to
 // all of them stopped at the deletions.
 func TestDeletionsForPrograms(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("orgs", "create", "--slug", "acme")
 	space := decoded[admin.Space](t, in.must("spaces", "create", "--organization", "acme", "--slug", "research", "-o", "json"))

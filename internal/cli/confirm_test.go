@@ -12,6 +12,7 @@ import (
 
 // A terminal is asked; what is typed decides.
 func TestConfirmation(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	for typed, code := range map[string]int{"y\n": exitOK, " YES \n": exitOK, "n\n": exitFailure, "\n": exitFailure, "": exitFailure, "yesterday\n": exitFailure} {
 		k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "victim", "-o", "json"))
@@ -35,6 +36,7 @@ func TestConfirmation(t *testing.T) {
 
 // Somebody who thinks twice at the question can leave with Ctrl-C.
 func TestInterruptedQuestion(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "a", "-o", "json"))
 	ctx, cancel := context.WithCancel(t.Context())

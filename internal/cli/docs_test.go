@@ -19,6 +19,7 @@ var reference = filepath.Join("..", "..", "docs", "cli.md")
 
 // The reference is made from the commands themselves.
 func TestReferenceIsInStep(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	root := (&app{version: "dev"}).root()
 	root.InitDefaultCompletionCmd()
@@ -83,6 +84,7 @@ func describe(b *bytes.Buffer, c *cobra.Command) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
+	t.Parallel()
 	root := (&app{}).root()
 	eachCommand(root, func(c *cobra.Command) {
 		if c.Example == "" || c.Short == "" {
@@ -102,6 +104,7 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	r := run(t, nil, "__complete", "keys", "list", "-o", "")
 	if r.code != exitOK || !strings.HasPrefix(r.stdout, "table\njson\nyaml\n") {
 		t.Errorf("%+v", r)

@@ -11,6 +11,7 @@ import (
 
 // "It is let through" was said of a key that works from one network only.
 func TestExplainWithoutAnAddress(t *testing.T) {
+	t.Parallel()
 	open := admin.Check{Name: "address", Result: "skip", Detail: "The client's address was not given; the key may be used from 192.0.2.0/24 only."}
 	for name, tc := range map[string]struct {
 		e          admin.Explanation
@@ -40,6 +41,7 @@ func TestExplainWithoutAnAddress(t *testing.T) {
 }
 
 func TestKeyTestSaysFromWhereAndWhere(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("orgs", "create", "--slug", "acme")
 	in.must("spaces", "create", "--organization", "acme", "--slug", "research")

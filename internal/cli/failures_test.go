@@ -11,6 +11,7 @@ import (
 )
 
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("keys", "create", "--name", "plain")
 	plain := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "nobody", "-o", "json"))
@@ -93,6 +94,7 @@ func TestFailures(t *testing.T) {
 
 // Who is refused everything asks this next.
 func TestWhoamiAnswersEveryValidKey(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	plain := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "plain", "-o", "json"))
 	in.env[1] = "KEYGATE_ADMIN_KEY=" + plain.Secret

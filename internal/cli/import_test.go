@@ -33,6 +33,7 @@ func (in *instance) importing(lines ...string) (result, []importedLine) {
 // One line of many with a status that does not exist, a limit that is none or a
 // byte that is no text kept a thousand good ones out, and the report was lost.
 func TestImportOfOneWrongLine(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("orgs", "create", "--slug", "acme", "--plan", "enterprise")
 	lines := []string{
@@ -56,6 +57,7 @@ func TestImportOfOneWrongLine(t *testing.T) {
 
 // Requests are bounded in bytes too: long lines are sent in several.
 func TestImportOfLongLines(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	in.must("orgs", "create", "--slug", "acme", "--plan", "enterprise")
 	var lines []string
@@ -71,6 +73,7 @@ func TestImportOfLongLines(t *testing.T) {
 // An API that is stricter than this program refuses a request as a whole: what it
 // names is that line's report, and the rest is sent again.
 func TestImportRefusedAsAWhole(t *testing.T) {
+	t.Parallel()
 	refused := func(fields ...string) error {
 		e := &admin.APIError{Status: http.StatusUnprocessableEntity}
 		for _, f := range fields {
@@ -107,6 +110,7 @@ func TestImportRefusedAsAWhole(t *testing.T) {
 // is there: revoked and past its end, expired and paused, with an owner of its own
 // and what is left of its lifetime.
 func TestExportIsAnImport(t *testing.T) {
+	t.Parallel()
 	from, to := start(t), start(t)
 	for _, in := range []*instance{from, to} {
 		in.must("orgs", "create", "--slug", "acme", "--plan", "enterprise")

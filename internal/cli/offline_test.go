@@ -34,6 +34,7 @@ func write(t *testing.T, name, text string) string {
 }
 
 func TestRoutesCheck(t *testing.T) {
+	t.Parallel()
 	file := write(t, "policy.yaml", testPolicy)
 	r := run(t, []string{"PORT=of no interest here"}, "routes", "check", file)
 	if r.code != exitOK || r.stderr != "" {
@@ -67,6 +68,7 @@ func TestRoutesCheck(t *testing.T) {
 }
 
 func TestRoutesExplain(t *testing.T) {
+	t.Parallel()
 	env := []string{"KEYGATE_POLICY_FILE=" + write(t, "policy.yaml", testPolicy)}
 	for _, tc := range []struct {
 		args []string
@@ -103,6 +105,7 @@ func TestRoutesExplain(t *testing.T) {
 }
 
 func TestConfigCommand(t *testing.T) {
+	t.Parallel()
 	const secret = "kg_live_000000000000000000000000000000000000"
 	key := strings.TrimSpace(run(t, nil, "keys", "generate").stdout)
 	r := run(t, []string{"KEYGATE_BOOTSTRAP_KEY=" + key, "KEYGATE_ADDR=:8081"}, "config")
@@ -135,6 +138,7 @@ func TestConfigCommand(t *testing.T) {
 }
 
 func TestConfigSchema(t *testing.T) {
+	t.Parallel()
 	want, err := os.ReadFile(filepath.Join("..", "..", "docs", "policy.schema.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +153,7 @@ func TestConfigSchema(t *testing.T) {
 }
 
 func TestHealthcheck(t *testing.T) {
+	t.Parallel()
 	status := http.StatusOK
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/livez" {
@@ -177,6 +182,7 @@ func TestHealthcheck(t *testing.T) {
 }
 
 func TestDialAddress(t *testing.T) {
+	t.Parallel()
 	for listen, want := range map[string]string{
 		":9090": "127.0.0.1:9090", "0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "[::1]:1": "[::1]:1", "192.0.2.1:1": "192.0.2.1:1", "host:1": "host:1",
 	} {
@@ -187,6 +193,7 @@ func TestDialAddress(t *testing.T) {
 }
 
 func TestYAML(t *testing.T) {
+	t.Parallel()
 	out, err := toYAML([]byte(`{"b":"true","a":"123","n":null,"list":["x: y",""],"e":[],"t":"2026-01-01","o":{"k":1.5,"no":false},"m":"a\nb"}`))
 	want := "b: 'true'\n"
 	if err != nil || !strings.HasPrefix(out, want) {

@@ -9,6 +9,7 @@ import (
 
 // What --limit takes is what lists show.
 func TestParseLimit(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]admin.OverrideLimit{
 		"minute=5000/1m":                        {Name: "minute", Requests: 5000, Per: "1m0s"},
 		"week=7/7d":                             {Name: "week", Requests: 7, Per: "168h0m0s"},

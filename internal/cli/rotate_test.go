@@ -13,6 +13,7 @@ import (
 // A second rotation within the overlap of the first once ended the first secret,
 // promised for a day, without a word.
 func TestRotateEndsAPromisedSecret(t *testing.T) {
+	t.Parallel()
 	in := start(t)
 	first := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "busy", "--permissions", "orders:read", "-o", "json"))
 	in.must("keys", "rotate", "busy", "--overlap", "24h")
@@ -35,6 +36,7 @@ func TestRotateEndsAPromisedSecret(t *testing.T) {
 }
 
 func TestFormerSecretIsShownAsItIs(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	soon, later := now.Add(time.Hour), now.Add(24*time.Hour)
 	for _, tc := range []struct {
@@ -60,6 +62,7 @@ func TestFormerSecretIsShownAsItIs(t *testing.T) {
 
 // A script must notice a replica that has not acted on a change.
 func TestWaitFailsWithoutConfirmation(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		asked []admin.Confirmation
 		want  bool

@@ -43,6 +43,7 @@ func serve(t *testing.T, dir string, args ...string) (end func() int) {
 }
 
 func TestServeIsTheDefault(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{nil, {"serve"}} {
 		if code := serve(t, t.TempDir(), args...)(); code != exitOK {
 			t.Errorf("keygate %v ended with %d", args, code)
@@ -51,6 +52,7 @@ func TestServeIsTheDefault(t *testing.T) {
 }
 
 func TestServeWithALockedDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	end := serve(t, dir)
 	r := run(t, []string{"KEYGATE_ADDR=127.0.0.1:0", "KEYGATE_ADMIN_ADDR=127.0.0.1:0", "KEYGATE_DATA_DIR=" + dir}, "serve")

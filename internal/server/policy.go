@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,10 @@ type policyLoader struct {
 	// seen is the fingerprint of what was loaded or refused last; empty if it
 	// must be tried again.
 	seen string
+	// files are those that it named.
+	files []config.File
+	// inForce is the digest of the policy in force.
+	inForce string
 }
 
 // policyStatus is the policy's part of /readyz.
@@ -103,6 +108,11 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRegistered, err)
 	}
+	return l.putInForce(loaded, rules)
+}
+
+// putInForce is what a policy with a number needs.
+func (l *policyLoader) putInForce(loaded *config.Policy, rules int64) error {
 	numbered, numberedKeys := *loaded, *loaded.Keys
 	numberedKeys.Rules = rules
 	numbered.Keys = &numberedKeys
@@ -113,7 +123,7 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 	l.healthy.Set(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last, l.seen = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}, loaded.Digest
+	l.last, l.seen, l.files, l.inForce = policyStatus{Rules: rules, LoadedAt: l.now().UTC()}, loaded.Digest, loaded.Files, loaded.Digest
 	select {
 	case l.loaded <- struct{}{}:
 	default: // a check is due already
@@ -122,11 +132,17 @@ func (l *policyLoader) install(ctx context.Context, loaded *config.Policy) error
 }
 
 // reload reads the policy anew. The environment stays as it was at the start.
-func (l *policyLoader) reload(ctx context.Context) {
+func (l *policyLoader) reload(ctx context.Context) { l.load(ctx, l.install) }
+
+func (l *policyLoader) load(ctx context.Context, install func(context.Context, *config.Policy) error) {
 	seen := l.fingerprint() // before it is read: what is written in between is a change
 	loaded, err := config.LoadPolicy(l.config)
+	var files []config.File
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		files = wrong.Files
+	}
 	if err == nil {
-		err = l.install(ctx, loaded)
+		files, err = loaded.Files, install(ctx, loaded)
 	}
 	if err == nil {
 		l.log.Info("policy reloaded", zap.Int64("policy", l.status().Rules), zap.Int("routes", len(loaded.Rules)))
@@ -137,7 +153,7 @@ func (l *policyLoader) reload(ctx context.Context) {
 	l.log.Error("policy not reloaded: the former one stays in force", zap.Error(err))
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last.Error, l.last.FailedAt = err.Error(), l.now().UTC()
+	l.last.Error, l.last.FailedAt, l.files = err.Error(), l.now().UTC(), files
 	if l.seen = seen; errors.Is(err, errNotRegistered) {
 		l.seen = "" // the store was away: the same policy may be good later
 	}
@@ -146,16 +162,30 @@ func (l *policyLoader) reload(ctx context.Context) {
 // reloadChanged reads the policy anew unless that was done already.
 func (l *policyLoader) reloadChanged(ctx context.Context) {
 	if l.changed() {
-		l.reload(ctx)
+		l.load(ctx, l.renew)
 	}
 }
 
-// changed reports whether the policy is another than that loaded or refused last.
+// renew installs a policy. One that only the files it names tell from the one in
+// force keeps its number: another replica's may be newer, and shall stay so.
+func (l *policyLoader) renew(ctx context.Context, loaded *config.Policy) error {
+	l.mu.Lock()
+	same, rules := loaded.Digest == l.inForce && loaded.Digest == l.seen, l.last.Rules
+	l.mu.Unlock()
+	if same {
+		return l.putInForce(loaded, rules)
+	}
+	return l.install(ctx, loaded)
+}
+
+// changed reports whether the policy, or a file that it names, is another than that
+// loaded or refused last.
 func (l *policyLoader) changed() bool {
 	now := l.fingerprint()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return now != l.seen
+	seen, files := l.seen, l.files
+	l.mu.Unlock()
+	return now != seen || slices.ContainsFunc(files, config.File.Changed)
 }
 
 // fingerprint is the policy's digest, or why it cannot be read.
@@ -167,9 +197,10 @@ func (l *policyLoader) fingerprint() string {
 	return digest
 }
 
-// watch has the policy read anew when its file changes, until ctx ends.
+// watch has the policy read anew when its file or one that it names changes, until
+// ctx ends.
 func (l *policyLoader) watch(ctx context.Context, tell chan<- struct{}) {
-	if l.config.PolicyFile == "" || !l.config.PolicyWatch {
+	if !l.config.PolicyWatch {
 		return
 	}
 	w := &policyWatch{file: l.config.PolicyFile, changed: l.changed, tell: tell, log: l.log, lookEvery: lookEvery}

@@ -2,10 +2,15 @@ package server
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,5 +88,53 @@ func TestWhatCountsAsAChange(t *testing.T) {
 	}
 	if !l.changed() {
 		t.Error("a file that is gone is no change")
+	}
+}
+
+// A policy that names files is another one when they are, and has the number that it
+// had: only what decides over requests makes a new one.
+func TestNamedFilesCount(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var authorities [2]string
+	for i := range authorities {
+		s := httptest.NewTLSServer(http.NotFoundHandler())
+		s.Close()
+		authorities[i] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})) + strings.Repeat("\n", i)
+	}
+	policy := fmt.Sprintf("version: 1\nupstreams: { api: { targets: [\"https://127.0.0.1\"], tls: { ca: %q } } }\nroutes: [{ match: /a, permission: any }]\n", file)
+	store := &numbering{}
+	metrics := prometheus.NewRegistry()
+	gate := proxy.New(proxy.Options{Metrics: metrics, Now: time.Now})
+	l := newPolicyLoader(config.Config{DefaultPlan: keys.PlanFree, Policy: policy}, store, gate, zap.NewNop(), metrics, time.Now)
+	l.reload(t.Context()) // refused: the file is not there yet
+	for _, step := range []struct {
+		what, text string
+		fails      bool
+	}{
+		{"it appears", authorities[0], false},
+		{"it is renewed", authorities[1], false},
+		{"it is damaged", "no certificate", true},
+		{"it is mended", authorities[0], false},
+	} {
+		if l.changed() {
+			t.Errorf("before %s: it changed by itself", step.what)
+		}
+		write(step.text)
+		if !l.changed() {
+			t.Errorf("%s: it is no change", step.what)
+		}
+		l.reloadChanged(t.Context())
+		if status := l.status(); status.Rules != 1 || (status.Error != "") != step.fails {
+			t.Errorf("%s: %+v", step.what, status)
+		}
+	}
+	if store.next != 1 {
+		t.Errorf("the store numbered it %d times", store.next)
 	}
 }

@@ -19,7 +19,8 @@ const (
 	// all the time.
 	settleAtMost = 2 * time.Second
 	// lookEvery is how often the file is looked at without any event, which
-	// network file systems do not deliver, nor links that lead elsewhere.
+	// network file systems do not deliver, nor links that lead elsewhere, nor the
+	// files that it names.
 	lookEvery = 5 * time.Second
 )
 
@@ -28,6 +29,7 @@ const (
 // link as Kubernetes does for a ConfigMap, changes nothing about the file that
 // was open.
 type policyWatch struct {
+	// file is empty where the policy is no file, and may name some all the same.
 	file string
 	// changed compares the file with what was read last.
 	changed func() bool
@@ -94,6 +96,9 @@ func (w *policyWatch) run(ctx context.Context) {
 // open watches the directory; one that is watched already is left as it is, one
 // that took its place is watched instead.
 func (w *policyWatch) open() {
+	if w.file == "" {
+		return
+	}
 	var err error
 	if w.watcher == nil {
 		w.watcher, err = fsnotify.NewWatcher()

@@ -39,6 +39,8 @@ type Body struct {
 	whole   atomic.Bool // it was read to its end
 	beside  atomic.Bool // it is read while the answer goes out
 	stall   *stall      // of the upstream, while the client is not waited for
+	orphan  orphan
+	current atomic.Pointer[attempt]
 	patient patience    // with the client
 	trailer http.Header // the client's, which has values once the body was read to its end
 	forward http.Header // those of them that go upstream; nil: none
@@ -70,6 +72,7 @@ func (b *Body) ForwardTrailers(names http.Header) {
 func (b *Body) Answered() {
 	if b != nil {
 		b.patient.end()
+		b.orphan.end()
 	}
 }
 
@@ -122,6 +125,7 @@ func (b *Body) end() {
 	}
 	b.ended.Store(true)
 	b.patient.end()
+	b.orphan.end()
 	if !b.beside.Load() {
 		return
 	}
@@ -138,6 +142,7 @@ type attempt struct {
 	body  *Body
 	at    int64 // bytes of it that were sent
 	ended atomic.Bool
+	wire  atomic.Pointer[wire]
 }
 
 // errNotKept is what an attempt gets that would need what is no longer there.
@@ -148,7 +153,10 @@ func (b *Body) again() (io.ReadCloser, error) {
 	if b.lost.Load() {
 		return nil, errNotKept
 	}
-	return &attempt{body: b}, nil
+	a := &attempt{body: b}
+	b.current.Store(a)
+	b.orphan.rest()
+	return a, nil
 }
 
 func (a *attempt) Read(p []byte) (int, error) {
@@ -194,6 +202,8 @@ func (b *Body) next(p []byte) (int, error) {
 		}
 	}
 	switch {
+	case b.orphan.dead.Load() && !b.whole.Load():
+		n, err = 0, errAbandoned
 	case b.most > 0 && b.read > b.most:
 		b.large.Store(true)
 		n, err = 0, ErrTooLarge
@@ -221,9 +231,16 @@ func (b *Body) keep(p []byte) {
 	}
 }
 
-// Close ends the attempt, not the client's body, which another one may need.
+// Close ends the attempt, not the client's body, which another one may need. Over
+// HTTP/2 it may come while a Read waits for the client: the stream is gone.
 func (a *attempt) Close() error {
 	a.ended.Store(true)
+	if w := a.wire.Load(); w != nil {
+		w.carries.CompareAndSwap(a, nil)
+	}
+	if a.body.waits.Load() {
+		a.abandon()
+	}
 	return nil
 }
 

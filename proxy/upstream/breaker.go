@@ -27,7 +27,8 @@ func (e *BusyError) Error() string {
 type breaker struct {
 	*gobreaker.TwoStepCircuitBreaker[struct{}]
 	open     time.Duration
-	since    atomic.Int64 // when it opened, in nanoseconds since 1970
+	clock    func() int64
+	since    atomic.Int64 // when it opened, by the clock
 	refusals atomic.Uint64
 }
 
@@ -38,8 +39,9 @@ var errNoVerdict = errors.New("the client ended the request")
 // breakerBuckets is in how many steps the window slides.
 const breakerBuckets = 10
 
-func newBreaker(o Breaker) *breaker {
-	b := &breaker{open: o.Open}
+// newBreaker's clock counts nanoseconds.
+func newBreaker(o Breaker, clock func() int64) *breaker {
+	b := &breaker{open: o.Open, clock: clock}
 	b.TwoStepCircuitBreaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Interval:     o.Window,
 		BucketPeriod: o.Window / breakerBuckets,
@@ -51,7 +53,7 @@ func newBreaker(o Breaker) *breaker {
 		IsExcluded: func(err error) bool { return errors.Is(err, errNoVerdict) },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
-				b.since.Store(time.Now().UnixNano())
+				b.since.Store(clock())
 			}
 		},
 	})
@@ -65,7 +67,7 @@ func (b *breaker) allow() (func(error), error) {
 		return done, nil
 	}
 	b.refusals.Add(1)
-	wait := b.open - time.Since(time.Unix(0, b.since.Load()))
+	wait := b.open - time.Duration(b.clock()-b.since.Load())
 	return nil, &BusyError{Open: true, RetryAfter: max(wait, 0)}
 }
 

@@ -84,10 +84,14 @@ func (c *Call) begin(via *Client) error {
 func (c *Call) bound(r *http.Request) *http.Request {
 	t := c.via.timeouts
 	sends := c.Body != nil && t.FirstByte > 0
-	if t.Total == 0 && t.Idle == 0 && !sends {
-		return r
+	ctx := r.Context()
+	if c.Body != nil {
+		ctx = c.Body.traced(ctx)
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
+	if t.Total == 0 && t.Idle == 0 && !sends {
+		return r.WithContext(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	c.cancel = cancel
 	if t.Total > 0 {
 		body := c.Body
@@ -145,7 +149,7 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 	res, err := c.via.connections[t.index].roundTrip(r)
 	switch {
 	case err == nil && !unavailable(res.StatusCode):
-		t.answered(u.now)
+		t.answered(u.clock)
 	case err == nil:
 		u.failed(t, badAnswer)
 	default:
@@ -158,7 +162,7 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 		why := reasonOf(err)
 		u.failed(t, why)
 		if why == timedOut {
-			c.via.connections[t.index].suspect(u.now())
+			c.via.connections[t.index].suspect(u.clock())
 		}
 	}
 	return res, err
@@ -242,7 +246,7 @@ func (c *Call) blameless(r *http.Request, err error) bool {
 // mayRepeat reports whether a request that failed may be sent once more, and
 // counts it against the budget.
 func (c *Call) mayRepeat(r *http.Request, err error) bool {
-	if c.attempts > c.Retries || r.Context().Err() != nil || c.clientFailed(r) || c.Body != nil && c.Body.lost.Load() {
+	if c.attempts > c.Retries || r.Context().Err() != nil || c.clientFailed(r) || c.Body != nil && (c.Body.lost.Load() || c.Body.Abandoned()) {
 		return false
 	}
 	if !neverConnected(err) && !neverBegun(err) && (!idempotent(r.Method) || isTimeout(err)) {

@@ -39,7 +39,7 @@ func (u *Upstream) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), append([]string{u.options.Name}, labels...)...)
 	}
-	now := u.now().UnixNano()
+	now := u.clock()
 	for _, t := range u.targets {
 		gauge(targetUp, one(t.well(now)), t.label)
 		gauge(targetInFlight, float64(t.inFlight.Load()), t.label)

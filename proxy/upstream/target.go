@@ -27,7 +27,7 @@ type target struct {
 
 	ill      atomic.Bool  // the active checks say so
 	inARow   atomic.Int32 // failures of requests
-	until    atomic.Int64 // ejected until then, in nanoseconds since 1970
+	until    atomic.Int64 // ejected until then, by the upstream's clock
 	ejected  atomic.Int32 // times in a row
 	ejection atomic.Uint64
 }
@@ -73,11 +73,11 @@ func newTarget(i int, at *url.URL) *target {
 func (t *target) well(now int64) bool { return !t.ill.Load() && t.until.Load() <= now }
 
 // answered notes that a request got an answer.
-func (t *target) answered(now func() time.Time) {
+func (t *target) answered(clock func() int64) {
 	if t.inARow.Load() != 0 {
 		t.inARow.Store(0)
 	}
-	if t.ejected.Load() != 0 && t.until.Load() <= now().UnixNano() {
+	if t.ejected.Load() != 0 && t.until.Load() <= clock() {
 		t.ejected.Store(0)
 	}
 }
@@ -92,7 +92,7 @@ func (u *Upstream) failed(t *target, why reason) {
 	}
 	u.ejecting.Lock()
 	defer u.ejecting.Unlock()
-	now := u.now().UnixNano()
+	now := u.clock()
 	out := 1
 	for _, other := range u.targets {
 		if other.until.Load() > now {

@@ -32,7 +32,7 @@ type connections struct {
 	current atomic.Pointer[http.Transport]
 	make    func() *http.Transport
 	instead http.RoundTripper
-	renewed atomic.Int64 // for suspicion, in nanoseconds since 1970
+	renewed atomic.Int64 // for suspicion, by the upstream's clock
 }
 
 func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instead http.RoundTripper) *connections {
@@ -44,7 +44,7 @@ func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instea
 				if err != nil {
 					return nil, &connectError{err}
 				}
-				return conn, nil
+				return &wire{TCPConn: conn.(*net.TCPConn)}, nil // of the network tcp there are no others
 			},
 			TLSClientConfig:       config.Clone(),
 			TLSHandshakeTimeout:   bounds.TLS,
@@ -63,6 +63,7 @@ func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instea
 		return transport
 	}}
 	c.current.Store(c.make())
+	c.renewed.Store(-int64(suspectEvery))
 	return c
 }
 
@@ -85,9 +86,9 @@ const suspectEvery = time.Second
 // suspect is told that a request timed out. Where the way to the target is broken
 // the connections that are kept are dead too, and each would cost one more request
 // its time; over HTTP/2 one connection would cost all of them theirs.
-func (c *connections) suspect(now time.Time) {
+func (c *connections) suspect(now int64) {
 	last := c.renewed.Load()
-	if now.UnixNano()-last >= int64(suspectEvery) && c.renewed.CompareAndSwap(last, now.UnixNano()) {
+	if now-last >= int64(suspectEvery) && c.renewed.CompareAndSwap(last, now) {
 		c.renew()
 	}
 }

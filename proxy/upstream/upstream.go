@@ -22,6 +22,7 @@ type Upstream struct {
 	budget  budget
 	breaker *breaker // nil: none
 	now     func() time.Time
+	origin  time.Time
 
 	inFlight atomic.Int64
 	crowded  atomic.Uint64 // refused for MaxConcurrent
@@ -52,10 +53,10 @@ func New(o Options, timeouts []route.Timeouts) (*Upstream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %q: tls: %w", o.Name, err)
 	}
-	u := &Upstream{options: o, clients: make(map[route.Timeouts]*Client), now: time.Now}
+	u := &Upstream{options: o, clients: make(map[route.Timeouts]*Client), now: time.Now, origin: time.Now()}
 	u.budget.init(o.RetryBudget)
 	if o.Breaker != nil {
-		u.breaker = newBreaker(*o.Breaker)
+		u.breaker = newBreaker(*o.Breaker, u.clock)
 	}
 	for i, at := range o.Targets {
 		u.targets = append(u.targets, newTarget(i, at))
@@ -72,6 +73,11 @@ func New(o Options, timeouts []route.Timeouts) (*Upstream, error) {
 	}
 	return u, nil
 }
+
+// clock counts nanoseconds from when the upstream was made. It follows the monotonic
+// clock: a wall clock that is set back would have targets left alone, and clients
+// told to stay away, until it has caught up.
+func (u *Upstream) clock() int64 { return int64(u.now().Sub(u.origin)) }
 
 // Client returns the upstream under time-outs that New was told of.
 func (u *Upstream) Client(t route.Timeouts) *Client { return u.clients[t] }
@@ -140,7 +146,7 @@ func (u *Upstream) pick(tried uint64) *target {
 	}
 	var space [MaxTargets]*target
 	fit := space[:0]
-	now := u.now().UnixNano()
+	now := u.clock()
 	well := func(t *target) bool { return t.well(now) }
 	fresh := func(t *target) bool { return tried&(1<<t.index) == 0 }
 	for _, rule := range [...]func(*target) bool{

@@ -54,7 +54,7 @@ func TestPick(t *testing.T) {
 			x := u.targets[rapid.IntRange(0, n-1).Draw(t, "target")]
 			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0:
-				x.answered(u.now)
+				x.answered(u.clock)
 			case 1:
 				x.ill.Store(rapid.Bool().Draw(t, "ill"))
 			case 2:
@@ -64,10 +64,10 @@ func TestPick(t *testing.T) {
 			}
 			out := 0
 			for _, x := range u.targets {
-				if x.until.Load() > now.UnixNano() {
+				if x.until.Load() > u.clock() {
 					out++
 				}
-				if left := x.until.Load() - now.UnixNano(); left > int64(ejectMost) {
+				if left := x.until.Load() - u.clock(); left > int64(ejectMost) {
 					t.Fatalf("target %d is out for %v", x.index, time.Duration(left))
 				}
 			}
@@ -76,8 +76,8 @@ func TestPick(t *testing.T) {
 			}
 			tried := uint64(rapid.IntRange(0, 1<<n-1).Draw(t, "tried"))
 			got := u.pick(tried)
-			best := slices.ContainsFunc(u.targets, func(x *target) bool { return x.well(now.UnixNano()) && tried&(1<<x.index) == 0 })
-			if n > 1 && best && (!got.well(now.UnixNano()) || tried&(1<<got.index) != 0) {
+			best := slices.ContainsFunc(u.targets, func(x *target) bool { return x.well(u.clock()) && tried&(1<<x.index) == 0 })
+			if n > 1 && best && (!got.well(u.clock()) || tried&(1<<got.index) != 0) {
 				t.Fatalf("target %d was chosen over a better one", got.index)
 			}
 		}
@@ -93,16 +93,16 @@ func TestEjectionGrows(t *testing.T) {
 		for range ejectAfter {
 			u.failed(x, timedOut)
 		}
-		if got := time.Duration(x.until.Load() - now.UnixNano()); got != want {
+		if got := time.Duration(x.until.Load() - u.clock()); got != want {
 			t.Fatalf("ejected for %v, want %v", got, want)
 		}
 		now = now.Add(want)
 	}
-	x.answered(u.now)
+	x.answered(u.clock)
 	for range ejectAfter {
 		u.failed(x, timedOut)
 	}
-	if got := time.Duration(x.until.Load() - now.UnixNano()); got != ejectFor {
+	if got := time.Duration(x.until.Load() - u.clock()); got != ejectFor {
 		t.Errorf("after it was well it is ejected for %v", got)
 	}
 }

@@ -178,6 +178,47 @@ func TestQuotaNeedsTheDisk(t *testing.T) {
 	ask(t, l, takeAsk(1, key("minute", 10, time.Minute))) // windows need none
 }
 
+// A disk that took half of a claim, and then nothing, left a line that the next claim
+// was added to: the two were one that is damaged, and so after a crash the second
+// counted as cut off, though it had been given.
+func TestClaimAfterAFullDisk(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	l, _ := reopen(t, dir, c)
+	ask(t, l, takeAsk(1, monthly(c, 100)))
+	file := l.journal.file
+	if _, err := file.WriteString(`12345678 {"Place":`); err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	inTheWay := fmt.Sprint(l.journal.path, ".new", os.Getpid()) // of a new file
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.journal.file = full
+	grants := make([]ratelimit.Grant, 1)
+	for range 2 {
+		if err := l.Lease(nilContext{}, []ratelimit.Ask{takeAsk(50, monthly(c, 100))}, grants); err == nil {
+			t.Fatal("given without a claim")
+		}
+	}
+	l.journal.file = file
+	if err := os.Remove(inTheWay); err != nil { // there is room again
+		t.Fatal(err)
+	}
+	ask(t, l, takeAsk(50, monthly(c, 100)))
+	l, found := reopen(t, dir, c)
+	if found.Warning != nil {
+		t.Error(found.Warning)
+	}
+	if g := peek(t, l, monthly(c, 100)); g.Limits[0].Remaining > 100-51 {
+		t.Errorf("after a crash %d of 100 are left, of which 51 were given", g.Limits[0].Remaining)
+	}
+}
+
 // A file that is not the ledger's, or was cut off, is not believed, and the
 // operator is told.
 func TestDamagedFiles(t *testing.T) {

@@ -40,6 +40,8 @@ type journal struct {
 	file  *os.File
 	live  map[claimKey]claim
 	lines int
+	// torn: what the file ends with is not known, so that nothing may be added to it.
+	torn bool
 }
 
 // compactAfter is how many old lines a journal may have, and as many as new ones.
@@ -105,11 +107,17 @@ func (j *journal) add(claims []claim, now int64) error {
 	if j.file == nil {
 		return errors.New("journal of quotas: it is closed")
 	}
+	if j.torn {
+		if err := j.compact(); err != nil {
+			return err
+		}
+	}
 	_, err := j.file.Write(text)
 	if err == nil {
 		err = j.file.Sync()
 	}
-	if err != nil { // what of it is in the file, nobody knows
+	if err != nil {
+		j.torn = true
 		return errors.Join(fmt.Errorf("journal of quotas: %w", err), j.compact())
 	}
 	for i := range claims {
@@ -140,6 +148,7 @@ func appendClaim(text []byte, c *claim) []byte {
 
 // compact writes the live claims to a new file, which takes the old one's place.
 func (j *journal) compact() error {
+	j.torn = true // until the new file is open: the old one may be gone
 	var text []byte
 	for _, c := range j.live {
 		text = appendClaim(text, &c)
@@ -154,7 +163,7 @@ func (j *journal) compact() error {
 	if j.file != nil {
 		_ = j.file.Close() // it has been replaced
 	}
-	j.file, j.lines = file, len(j.live)
+	j.file, j.lines, j.torn = file, len(j.live), false
 	return nil
 }
 

@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 // slow that the time-outs of decisions are all that a crowd of requests meets.
 var build = sync.OnceValues(func() (string, error) {
 	file := filepath.Join(workshop, "keygate")
-	c := exec.Command("go", "build", "-o", file, ".")
+	c := exec.Command("go", "build", "-trimpath", "-o", file, ".") // as make build does
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	c.Dir = "../.."
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	fillKeys  = flag.Int("fill", 2000, "number of keys that TestManyKeys stores before it measures; 1000000 takes minutes")
+	fillKeys  = flag.Int("fill", 500, "number of keys that TestManyKeys stores before it measures; 1000000 takes minutes")
 	perTenant = flag.Int("per-organization", 10, "number of keys of each organization in TestManyKeys")
 )
 

@@ -56,6 +56,7 @@ type Store struct {
 	identity    os.FileInfo // of file when it was opened
 	now         func() time.Time
 	keepChanges int64
+	mostWalked  int
 	lock        *os.File
 	writing     *sql.DB // one connection, the writer's
 	readers     *sql.DB
@@ -89,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(unusable(o.Dir, err), lock.Close())
 	}
 	s := &Store{
-		file: filepath.Join(o.Dir, databaseFile), now: o.Now, keepChanges: int64(o.KeepChanges), lock: lock,
+		file: filepath.Join(o.Dir, databaseFile), now: o.Now, keepChanges: int64(o.KeepChanges), mostWalked: mostWalked, lock: lock,
 		bell: newBell(), closing: make(chan struct{}),
 	}
 	if err := s.open(ctx, o.Readers); err != nil {

@@ -117,6 +117,7 @@ type walk struct {
 	within, rest conditions
 	text         string
 	match        func(text string) bool
+	most         int // entries that are looked at
 }
 
 // stretch is a part of an index in the order in which it is walked.
@@ -156,7 +157,7 @@ func (w *walk) query(along stretch) (string, []any) {
 	where := conditions{terms: slices.Concat(w.within.terms, along.terms)}
 	return `SELECT x.rowid, x.id, ` + column + `, (` + w.rest.text() + `) IS TRUE, ` + text +
 			` FROM ` + w.from + ` WHERE ` + where.text() + ` ORDER BY ` + along.sorted + ` LIMIT ?`,
-		slices.Concat(w.rest.args, w.within.args, along.args, []any{mostWalked + 1})
+		slices.Concat(w.rest.args, w.within.args, along.args, []any{w.most + 1})
 }
 
 // walked is how far a walk has come.
@@ -167,7 +168,7 @@ type walked struct {
 	more    bool // there are entries behind the last
 }
 
-// run walks until there are limit rows, mostWalked entries or no more.
+// run walks until there are limit rows, the most entries or no more.
 func (w *walk) run(ctx context.Context, tx *sql.Tx, limit int) (walked, error) {
 	var so walked
 	for _, along := range w.stretches() {
@@ -186,7 +187,7 @@ func (w *walk) step(ctx context.Context, tx *sql.Tx, along stretch, limit int, s
 	}
 	defer rows.Close()
 	for ; rows.Next(); so.entries++ {
-		if so.entries == mostWalked || len(so.found) == limit {
+		if so.entries == w.most || len(so.found) == limit {
 			so.more = true
 			return nil
 		}
@@ -213,6 +214,7 @@ func page[T any](ctx context.Context, s *Store, w walk, limit int, load string, 
 		return nil, "", s.explain(err)
 	}
 	defer tx.Rollback() // nothing was written
+	w.most = s.mostWalked
 	so, err := w.run(ctx, tx, limit)
 	if err != nil {
 		return nil, "", s.explain(err)

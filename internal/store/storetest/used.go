@@ -119,25 +119,25 @@ func usedThenEdited(w *world) {
 	same(w, "a secret that came again", back)(w.s.Key(ctx, k.ID))
 }
 
-// usedByMany: thousands of uses in one call, more than once.
+// usedByMany: more uses in one call than a store writes at once, more than once.
 func usedByMany(w *world) {
 	n := w.tenant("acme")
-	all := make([]keys.Key, 2500)
+	all := make([]keys.Key, 1100)
 	for i := range all {
 		all[i] = w.key(n.account)
 	}
-	for i := 0; i < len(all); i += 500 {
-		w.create(all[i : i+500]...)
+	for i := 0; i < len(all); i += 550 {
+		w.create(all[i : i+550]...)
 	}
-	for round := range 3 {
+	for round := range 2 {
 		uses := make([]keys.Use, len(all))
 		for i, k := range all {
 			uses[i] = keys.Use{Key: k.ID, At: w.now.Add(time.Duration(round)*time.Hour + time.Duration(i)*time.Second)}
 		}
 		w.use(uses...)
 	}
-	for _, i := range []int{0, 999, 1000, 2499} {
-		all[i].LastUsedAt = w.now.Add(2*time.Hour + time.Duration(i)*time.Second)
+	for _, i := range []int{0, 999, 1000, 1099} {
+		all[i].LastUsedAt = w.now.Add(time.Hour + time.Duration(i)*time.Second)
 		same(w, fmt.Sprint("key ", i), all[i])(w.s.Key(w.Context(), all[i].ID))
 	}
 }

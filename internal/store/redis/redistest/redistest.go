@@ -152,6 +152,21 @@ func (s *Server) Kill() {
 	s.process = nil
 }
 
+// Stop ends the process in good order: it writes what is left to its append-only
+// file and closes its connections.
+func (s *Server) Stop() {
+	s.t.Helper()
+	s.signal(syscall.SIGTERM)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.exited:
+	case <-time.After(30 * time.Second):
+		s.t.Fatalf("%s does not end", s.program)
+	}
+	s.process = nil
+}
+
 // Pause stops the process in its tracks, with all connections open.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 

@@ -105,3 +105,15 @@ func TestKeyInTheWrongPlaceIsNotLogged(t *testing.T) {
 		t.Errorf("the log says %s", logged)
 	}
 }
+
+// TestAnswerWithoutAStatus: an upstream's status below 100 made net/http's server
+// panic, and the client's connection ended without an answer.
+func TestAnswerWithoutAStatus(t *testing.T) {
+	s := newMemoryServer(t)
+	for _, status := range []string{"000", "013", "099"} {
+		_, wire := s.send(t, net.IPv4(198, 51, 100, 7), []byte(s.withKeys("GET /any/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {all}\r\n\r\n")), []byte("HTTP/1.1 "+status+" X\r\nContent-Length: 0\r\n\r\n"))
+		if !bytes.HasPrefix(wire, []byte("HTTP/1.1 502 ")) {
+			t.Errorf("%s: %q", status, wire)
+		}
+	}
+}

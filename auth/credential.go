@@ -72,12 +72,23 @@ func Exposed(f keys.Format, rawQuery string) bool {
 // HoldsKey reports whether a part of a URL holds something with the form of a
 // key, under any name. Its cost grows with the length alone: s is the client's.
 func HoldsKey(f keys.Format, s string) bool {
+	return finds(f, s, func(after string) bool { return after == "" || !keys.MayContinue(after[0]) })
+}
+
+// ShowsKey is HoldsKey for what others may read: whoever finds a key there finds it
+// as well where a letter that was mistyped makes it another word.
+func ShowsKey(f keys.Format, s string) bool {
+	return finds(f, s, func(string) bool { return true })
+}
+
+// finds looks for something with the form of a key that ends where it may.
+func finds(f keys.Format, s string, mayEnd func(after string) bool) bool {
 	for {
 		i := strings.Index(s, f.Prefix())
 		if i < 0 {
 			return false
 		}
-		if end := i + f.Length(); end <= len(s) && f.Valid(s[i:end]) && (end == len(s) || !keys.MayContinue(s[end])) {
+		if end := i + f.Length(); end <= len(s) && f.Valid(s[i:end]) && mayEnd(s[end:]) {
 			return true
 		}
 		s = s[i+len(f.Prefix()):]

@@ -46,12 +46,12 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 
 	h := out.Header
 	for name := range h {
-		if dropped(name) {
+		if dropped(name) || x.rule.requestHeaders.decides(name) {
 			delete(h, name)
 		}
 	}
 	for name := range out.Trailer {
-		if dropped(name) {
+		if !x.mayTrail(name) {
 			delete(out.Trailer, name)
 		}
 	}
@@ -59,7 +59,6 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	if !x.rule.ForwardKey {
 		delete(h, "Authorization")
 	}
-	keepUpgrade(h)
 	x.rule.requestHeaders.apply(h)
 	x.forwardedHeaders(in, h)
 	if x.principal == nil {
@@ -181,6 +180,7 @@ func (x *exchange) describe(h http.Header) {
 
 // prepareCall says what the upstream gets to see of the request.
 func (x *exchange) prepareCall() {
+	keepUpgrade(x.r.Header)
 	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
 	if x.r.ContentLength == 0 {
 		return

@@ -3,6 +3,9 @@ package proxy
 import (
 	"net/http"
 
+	"golang.org/x/net/http/httpguts"
+
+	"keygate/auth"
 	"keygate/proxy/route"
 )
 
@@ -25,6 +28,38 @@ func newHeaderChanges(of *route.Headers) *headerChanges {
 		c.add[f.Name] = append(c.add[f.Name], f.Value)
 	}
 	return c
+}
+
+// decides reports whether a field, in any spelling, is one that the route sets or
+// removes: servers that read '_' as '-' would take a client's for the route's.
+func (c *headerChanges) decides(name string) bool {
+	if c == nil {
+		return false
+	}
+	for _, removed := range c.remove {
+		if auth.SameField(name, removed) {
+			return true
+		}
+	}
+	for set := range c.set {
+		if auth.SameField(name, set) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayTrail reports whether a client's trailer goes upstream. Many servers read
+// trailers as if they had come with the header, so that nothing may be said in them
+// that has been judged, or is the gate's to say, there (RFC 9110, section 6.5.1).
+func (x *exchange) mayTrail(name string) bool {
+	return httpguts.ValidTrailerHeader(name) && httpguts.ValidHeaderFieldName(name) && !dropped(name) &&
+		!x.rule.requestHeaders.decides(name) && !names(x.rule.Organization, name) && !names(x.rule.Space, name)
+}
+
+// names reports whether a binding reads a field that some servers take for this one.
+func names(b *route.Binding, name string) bool {
+	return b != nil && b.Source == route.FromHeader && auth.SameField(b.Name, name)
 }
 
 // apply changes a header: first it removes, then sets, then adds.

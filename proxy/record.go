@@ -20,9 +20,9 @@ func (p *Proxy) record(x *exchange) {
 	} else if x.status == 0 {
 		x.status = http.StatusOK
 	}
-	path := x.r.URL.Path
-	if auth.HoldsKey(p.format, path) {
-		path, x.exposed = hiddenPath, true
+	path := p.withoutKey(x.r.URL.Path)
+	if path == hidden {
+		x.exposed = true
 	}
 	p.metrics.count(x, took)
 	level := zapcore.InfoLevel
@@ -34,8 +34,15 @@ func (p *Proxy) record(x *exchange) {
 	}
 }
 
-// hiddenPath stands in the log for a path that holds an API key.
-const hiddenPath = "(hidden: it holds an API key)"
+// hidden stands in the log for what a client sent that holds an API key.
+const hidden = "(hidden: it holds an API key)"
+
+func (p *Proxy) withoutKey(sent string) string {
+	if auth.ShowsKey(p.format, sent) {
+		return hidden
+	}
+	return sent
+}
 
 const millisecond = float64(time.Millisecond)
 
@@ -48,7 +55,7 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 	}
 	f := append(x.fields[:0],
 		zap.String("request_id", x.id),
-		zap.String("http.request.method", x.r.Method),
+		zap.String("http.request.method", x.proxy.withoutKey(x.r.Method)),
 		zap.String("url.path", path),
 		zap.Int("http.response.status_code", x.status),
 		zap.Int64("http.response.body.size", x.bytes),
@@ -75,7 +82,7 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 		f = append(f, zap.Float64("upstream_duration_ms", float64(x.upstream)/millisecond))
 	}
 	if theirs := x.r.Header["X-Request-Id"]; len(theirs) > 0 && len(theirs[0]) <= 128 {
-		f = append(f, zap.String("client_request_id", theirs[0]))
+		f = append(f, zap.String("client_request_id", x.proxy.withoutKey(theirs[0])))
 	}
 	if x.exposed {
 		f = append(f, zap.Bool("key_exposed_in_url", true))

@@ -67,11 +67,21 @@ func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instea
 	return c
 }
 
+// errNoStatus is what an answer comes to whose status has three digits but none of a
+// class that there is (RFC 9110, section 15): no server of net/http's can pass it on.
+var errNoStatus = errors.New("the upstream answered with a status below 100")
+
 func (c *connections) roundTrip(r *http.Request) (*http.Response, error) {
-	if c.instead != nil {
-		return c.instead.RoundTrip(r)
+	transport := c.instead
+	if transport == nil {
+		transport = c.current.Load()
 	}
-	return c.current.Load().RoundTrip(r)
+	res, err := transport.RoundTrip(r)
+	if err == nil && res.StatusCode < http.StatusContinue {
+		_ = res.Body.Close()
+		return nil, errNoStatus
+	}
+	return res, err
 }
 
 func (c *connections) closeIdle() { c.current.Load().CloseIdleConnections() }

@@ -270,6 +270,9 @@ func (x *exchange) noAnswer(status int) *refusal {
 	case http.StatusBadRequest:
 		out.problem.Error = "Malformed request"
 		out.problem.Detail = "The body of the request cannot be read: it is malformed or was broken off."
+	case http.StatusRequestHeaderFieldsTooLarge:
+		out.problem.Error = "Request header too large"
+		out.problem.Detail = "The API behind this gateway takes no header as long as that of the request, which was admitted and counted."
 	case statusClientGone:
 		out.problem.Error = "Client closed request"
 		out.problem.Detail = "The connection was closed, or its sending side, before the API behind this gateway had answered."

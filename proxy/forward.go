@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
 	"sync"
 
@@ -77,20 +78,32 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 // address or path than the one that was checked. Servers that read '_' as '-'
 // must not be deceived either.
 func dropped(name string) bool {
-	if len(name) < 2 || (name[0] != 'X' && name[0] != 'x') || (name[1] != '-' && name[1] != '_') {
+	if len(name) < 2 {
 		return false
 	}
-	for _, prefix := range [...]string{"X-Keygate-", "X-Forwarded-"} {
-		if len(name) >= len(prefix) && auth.SameField(name[:len(prefix)], prefix) {
-			return true
+	switch name[0] {
+	case 'X', 'x':
+		if name[1] != '-' && name[1] != '_' {
+			return false
 		}
-	}
-	for _, whole := range [...]string{"X-Request-Id", "X-Real-Ip", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-		if auth.SameField(name, whole) {
-			return true
+		for _, prefix := range [...]string{"X-Keygate-", "X-Forwarded-"} {
+			if len(name) >= len(prefix) && auth.SameField(name[:len(prefix)], prefix) {
+				return true
+			}
 		}
+		return slices.ContainsFunc(believed, func(whole string) bool { return auth.SameField(name, whole) })
+	case 'P', 'p':
+		return auth.SameField(name, "Proxy") // CGI makes it HTTP_PROXY (CVE-2016-5385)
+	case 'T', 't':
+		return auth.SameField(name, "True-Client-Ip")
 	}
 	return false
+}
+
+// believed are names by which some servers go, beside those that keygate sets.
+var believed = []string{
+	"X-Request-Id", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Forwarded", "X-Host", "X-Original-Host",
+	"X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
 }
 
 // forwardedHeaders tells the upstream who asked, and for what, and the request's
@@ -236,6 +249,8 @@ func (x *exchange) statusOf(err error) int {
 		return statusClientGone
 	case x.call.Body.Broken():
 		return http.StatusBadRequest
+	case errors.Is(err, upstream.ErrHeaderTooLong):
+		return http.StatusRequestHeaderFieldsTooLarge
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return http.StatusGatewayTimeout
 	}

@@ -38,6 +38,11 @@ func TestForwardedRequest(t *testing.T) {
 		"Forwarded", "for=203.0.113.9",
 		"X-Original-Url", "/orders",
 		"X-Real-Ip", "203.0.113.9",
+		"X-Client-Ip", "203.0.113.9",
+		"True_Client_Ip", "203.0.113.9",
+		"X-Forwarded", "for=203.0.113.9",
+		"X-Host", "forged",
+		"Proxy", "http://203.0.113.9/",
 		"Connection", "X-Keygate-Plan, X-Keygate-Key-Id, Authorization, X-Request-Id",
 		"X-Mine", "kept",
 	)

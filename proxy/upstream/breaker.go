@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,7 @@ type breaker struct {
 	open     time.Duration
 	clock    func() int64
 	since    atomic.Int64 // when it opened, by the clock
+	probing  atomic.Bool  // one request is let through, to see whether the upstream is well
 	refusals atomic.Uint64
 }
 
@@ -52,6 +54,7 @@ func newBreaker(o Breaker, clock func() int64) *breaker {
 		},
 		IsExcluded: func(err error) bool { return errors.Is(err, errNoVerdict) },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
+			b.probing.Store(to == gobreaker.StateHalfOpen)
 			if to == gobreaker.StateOpen {
 				b.since.Store(clock())
 			}
@@ -60,15 +63,61 @@ func newBreaker(o Breaker, clock func() int64) *breaker {
 	return b
 }
 
-// allow returns what is to be told how the request went.
-func (b *breaker) allow() (func(error), error) {
+// allow returns what is to be told how the request went. Its body may be nil.
+func (b *breaker) allow(body *Body) (func(error), error) {
 	done, err := b.Allow()
 	if err == nil {
+		if body != nil && b.probing.Load() {
+			return b.probe(done, body), nil
+		}
 		return done, nil
 	}
 	b.refusals.Add(1)
 	wait := b.open - time.Duration(b.clock()-b.since.Load())
 	return nil, &BusyError{Open: true, RetryAfter: max(wait, 0)}
+}
+
+// probe is a request with a body that is to show whether the upstream is well, while
+// all others are kept out.
+type probe struct {
+	mu    sync.Mutex
+	done  func(error) // nil: it was called
+	body  *Body
+	timer *time.Timer
+}
+
+// probe bounds for how long. A client that takes its time with the body shows nothing,
+// and whoever sends a byte now and then would keep the others out for good: after the
+// time that the breaker is open the next request may try.
+func (b *breaker) probe(done func(error), body *Body) func(error) {
+	p := &probe{done: done, body: body}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(b.open, func() { p.review(b.open) })
+	return p.tell
+}
+
+func (p *probe) tell(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done != nil {
+		p.timer.Stop()
+		p.done(err)
+		p.done = nil
+	}
+}
+
+func (p *probe) review(again time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.done == nil:
+	case p.body.whole.Load():
+		p.timer.Reset(again) // it is the upstream's turn, which has its time-outs
+	default:
+		p.done(errNoVerdict)
+		p.done = nil
+	}
 }
 
 // budget lets retries be a share of the requests, and a few more so that an

@@ -70,7 +70,7 @@ func (c *Call) begin(via *Client) error {
 	}
 	if u.breaker != nil {
 		var err error
-		if c.verdict, err = u.breaker.allow(); err != nil {
+		if c.verdict, err = u.breaker.allow(c.Body); err != nil {
 			u.inFlight.Add(-1)
 			return err
 		}
@@ -143,6 +143,14 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 	c.attempts++
 	t.inFlight.Add(1)
 	c.point(r, t)
+	if t.h2c && r.Header["Upgrade"] != nil {
+		// HTTP/2 has no such thing (RFC 9113, section 8.2.2). Who does not know the
+		// protocol that is asked for answers as if it had not been (RFC 9110, section
+		// 7.8), where net/http would fail, and the upstream get the blame.
+		r.Header = r.Header.Clone()
+		r.Header.Del("Upgrade")
+		r.Header.Del("Connection")
+	}
 	if err := c.attach(r, t); err != nil {
 		return nil, err
 	}
@@ -155,6 +163,9 @@ func (c *Call) try(r, in *http.Request) (*http.Response, error) {
 	default:
 		if cause, ok := errors.AsType[*TimeoutError](context.Cause(r.Context())); ok {
 			err = cause
+		}
+		if tooLongFor(err) {
+			err = ErrHeaderTooLong
 		}
 		if c.blameless(in, err) {
 			break
@@ -236,8 +247,11 @@ func (c *Call) clientFailed(r *http.Request) bool {
 // sends a body slowly can use up the total, or make an upstream give up, whenever
 // they like, and could with a few requests have it taken for dead.
 func (c *Call) blameless(r *http.Request, err error) bool {
-	if c.clientFailed(r) || c.Body == nil {
-		return c.clientFailed(r)
+	if c.clientFailed(r) || errors.Is(err, ErrHeaderTooLong) {
+		return true
+	}
+	if c.Body == nil {
+		return false
 	}
 	timeout, ok := errors.AsType[*TimeoutError](err)
 	return ok && timeout.Phase == phaseTotal || !c.Body.whole.Load() && reasonOf(err) == brokenOff
@@ -257,6 +271,17 @@ func (c *Call) mayRepeat(r *http.Request, err error) bool {
 		return false
 	}
 	return true
+}
+
+// ErrHeaderTooLong is a request whose header is longer than an HTTP/2 upstream said
+// it would take (SETTINGS_MAX_HEADER_LIST_SIZE; RFC 9113, section 6.5.2): it was not
+// sent. That is the client's doing, as is what an HTTP/1.1 upstream answers itself.
+var ErrHeaderTooLong = errors.New("the request's header is longer than the upstream takes")
+
+// tooLongFor reports whether net/http did not send a request for that reason. It
+// has no other way to tell.
+func tooLongFor(err error) bool {
+	return strings.Contains(err.Error(), "http2: request header list larger than peer's advertised limit")
 }
 
 // neverBegun reports whether an HTTP/2 server said that it did not look at the

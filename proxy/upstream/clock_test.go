@@ -22,14 +22,14 @@ func TestClockThatIsSetBack(t *testing.T) {
 	}
 	connections := u.Client(u.options.Timeouts).connections[0]
 	connections.suspect(u.clock())
-	done, err := u.breaker.allow()
+	done, err := u.breaker.allow(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done(errFailed)
 
 	now = clocktest.SetBack(now, 2*time.Hour)
-	if _, err := u.breaker.allow(); err == nil || err.(*BusyError).RetryAfter > time.Hour {
+	if _, err := u.breaker.allow(nil); err == nil || err.(*BusyError).RetryAfter > time.Hour {
 		t.Errorf("the breaker, which opens for an hour: %v", err)
 	}
 	now = now.Add(suspectEvery)

@@ -28,7 +28,7 @@ func TestTestssl(t *testing.T) {
 		t.Skip("KEYGATE_TEST_FULL runs it")
 	}
 	t.Parallel()
-	elliptic, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestTestssl(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAuthority(t)
-	public, private := a.issue(t, elliptic), a.issue(t, factors)
+	public, private := a.issue(t, curve), a.issue(t, factors)
 	g := start(t, settings{
 		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": public.cert, "KEYGATE_TLS_KEY": public.key,
 		"KEYGATE_ADMIN_TLS_CERT": private.cert, "KEYGATE_ADMIN_TLS_KEY": private.key, "KEYGATE_FAILED_PER_ADDRESS": "off",
@@ -62,7 +62,7 @@ func testssl(t *testing.T, address, authority string) {
 		"--quiet", "--color", "0", "--warnings", "off", "-n", "none", "--add-ca", authority, "--jsonfile", findings, address)
 	select {
 	case <-p.ended:
-	case <-time.After(20 * time.Minute): // it takes one, and ten on a machine that has much else to do
+	case <-time.After(20 * time.Minute): // it takes two, and ten on a machine that has much else to do
 		t.Fatalf("testssl does not end; it said:\n%s", p.stdout.String())
 	}
 	var found []struct{ ID, Severity, Finding string }

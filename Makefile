@@ -26,8 +26,9 @@ test: check ## Check form and vet, then run all tests under the race detector
 	CGO_ENABLED=1 go test -race -vet=off -timeout 10m ./...
 
 .PHONY: test-full
+test-full: export KEYGATE_TEST_FULL := 1
 test-full: check ## The same with the heavier suites, then every fuzz target for FUZZTIME (10s)
-	KEYGATE_TEST_FULL=1 CGO_ENABLED=1 go test -race -vet=off -timeout 60m ./...
+	CGO_ENABLED=1 go test -race -vet=off -timeout 60m ./...
 	test/fuzz.sh $(FUZZTIME)
 
 # The parts of test that need no compiled tests; what fails soonest comes first.

@@ -146,6 +146,11 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 	// value by value, and must not stand beside what keygate says.
 	x.rule.responseHeaders.apply(res.Header)
 	x.replaceCORS(res.Header)
+	if len(res.Trailer) > 0 && x.r.ProtoMajor == 1 && x.r.ProtoMinor > 0 && x.r.Method != http.MethodHead && res.StatusCode != http.StatusNotModified {
+		// HTTP/1.1 has trailers after chunks only (RFC 9112, section 7.1.2), HTTP/2 also
+		// after a body of known length. net/http sends none with this header.
+		delete(res.Header, "Content-Length")
+	}
 	x.follow(res)
 	own := x.w.Header()
 	x.describe(own)

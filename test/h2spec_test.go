@@ -65,11 +65,11 @@ func TestH2spec(t *testing.T) {
 		"KEYGATE_UPSTREAM": api.URL, "KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_FAILED_PER_ADDRESS": "off",
 		"KEYGATE_TLS_ADDR": "127.0.0.1:0", "KEYGATE_TLS_CERT": files.cert, "KEYGATE_TLS_KEY": files.key,
 	})
-	h2spec := h2spec{buildH2spec(t), g.newKey("h2spec").Secret}
+	spec := h2spec{buildH2spec(t), g.newKey("h2spec").Secret}
 	for name, at := range map[string]string{"HTTPS": g.secureURL(), "HTTP": g.proxy} {
 		t.Run(name, func(t *testing.T) {
 			https, before := name == "HTTPS", api.count.Load()
-			bare, gate := h2spec.run(t, bareServer(t, https, hello)), h2spec.run(t, at)
+			bare, gate := spec.run(t, bareServer(t, https, hello)), spec.run(t, at)
 			if len(bare) != h2specCases || len(gate) != h2specCases {
 				t.Fatalf("%d cases, %d with the bare server, want %d", len(gate), len(bare), h2specCases)
 			}
@@ -84,7 +84,7 @@ func TestH2spec(t *testing.T) {
 				}
 			}
 			for id, c := range gate {
-				if c.failure != "" && h2spec.failsAlone(t, at, id) {
+				if c.failure != "" && spec.failsAlone(t, at, id) {
 					t.Errorf("%s %s: %s\nthe bare server: %q", id, c.name, c.failure, bare[id].failure)
 				}
 			}

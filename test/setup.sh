@@ -2,8 +2,10 @@
 # Makes sure that this machine has what the tests need beyond Go and git. On
 # Debian, as root, it installs what is missing; elsewhere it says what is
 # missing and how to get it, and fails: a test that cannot run is not a pass.
+# KEYGATE_TEST_FULL adds what only the heavier suites need.
 set -euo pipefail
 
+full=${KEYGATE_TEST_FULL:-}
 missing=()  # what, for people
 packages=() # Debian's names for it
 
@@ -20,6 +22,8 @@ need() {
 has() { command -v "$1" >/dev/null; }
 
 has_redis() { has redis-server && has redis-sentinel; }
+
+has_testssl() { has testssl || has testssl.sh; }
 
 has_node() {
 	local version
@@ -52,6 +56,7 @@ check() {
 	need "npm, which installs the latter two" "npm" has npm
 	need "redis-server and redis-sentinel, for the tests of what keygate keeps in Redis" "redis-server redis-sentinel" has_redis
 	need "a C compiler with the C library's headers, for the race detector" "gcc libc6-dev" compiles_c
+	[[ -z $full ]] || need "testssl.sh, which judges the TLS of both listeners" "testssl.sh" has_testssl
 }
 
 tell() {
@@ -60,9 +65,9 @@ tell() {
 	cat >&2 <<-END
 		Install it and try again:
 		  Debian, Ubuntu  sudo apt-get install ${packages[*]}
-		  Fedora          sudo dnf install git curl nodejs npm gcc glibc-devel redis
-		  Alpine          apk add git curl nodejs npm gcc musl-dev redis
-		  macOS           xcode-select --install; brew install node redis
+		  Fedora          sudo dnf install git curl nodejs npm gcc glibc-devel redis${full:+ testssl}
+		  Alpine          apk add git curl nodejs npm gcc musl-dev redis${full:+ testssl.sh}
+		  macOS           xcode-select --install; brew install node redis${full:+ testssl}
 	END
 	exit 1
 }

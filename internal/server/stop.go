@@ -22,7 +22,8 @@ const (
 
 // stop ends the proxy first: the management listener tells meanwhile that this
 // instance is draining. Who asks it needs a moment to hear of that and to send
-// nothing more; until then the proxy takes what comes.
+// nothing more; until then the proxy takes what comes: after that net/http closes
+// connections of HTTP/1.1 with the request that they bring.
 func stop(ctx context.Context, c config.Config, gate *proxy.Proxy, log *zap.Logger, served *listeners) error {
 	ctx, cancel := context.WithTimeout(ctx, c.DrainTimeout)
 	defer cancel()

@@ -24,6 +24,9 @@ func (p *Proxy) record(x *exchange) {
 	if auth.HoldsKey(p.format, path) {
 		path, x.exposed = hiddenPath, true
 	}
+	if x.exposed {
+		p.findInURL(x)
+	}
 	p.metrics.count(x, took)
 	level := zapcore.InfoLevel
 	if x.status >= 500 {

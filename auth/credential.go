@@ -58,38 +58,52 @@ func token(value string) string {
 }
 
 // Exposed reports whether a raw query holds a key, as it stands or percent-encoded.
-func Exposed(f keys.Format, rawQuery string) bool {
-	if HoldsKey(f, rawQuery) {
-		return true
-	}
-	if !strings.Contains(rawQuery, "%") {
-		return false
+func Exposed(f keys.Format, rawQuery string) bool { return inQuery(f, rawQuery) != "" }
+
+func inQuery(f keys.Format, rawQuery string) string {
+	if found := keyIn(f, rawQuery); found != "" || !strings.Contains(rawQuery, "%") {
+		return found
 	}
 	decoded, err := url.PathUnescape(rawQuery)
-	return err == nil && HoldsKey(f, decoded)
+	if err != nil {
+		return ""
+	}
+	return keyIn(f, decoded)
 }
 
 // HoldsKey reports whether a part of a URL holds something with the form of a
-// key, under any name. Its cost grows with the length alone: s is the client's.
-func HoldsKey(f keys.Format, s string) bool {
-	return finds(f, s, func(after string) bool { return after == "" || !keys.MayContinue(after[0]) })
-}
+// key, under any name.
+func HoldsKey(f keys.Format, s string) bool { return keyIn(f, s) != "" }
 
 // ShowsKey is HoldsKey for what others may read: whoever finds a key there finds it
 // as well where a letter that was mistyped makes it another word.
 func ShowsKey(f keys.Format, s string) bool {
-	return finds(f, s, func(string) bool { return true })
+	return find(f, s, func(string) bool { return true }) != ""
 }
 
-// finds looks for something with the form of a key that ends where it may.
-func finds(f keys.Format, s string, mayEnd func(after string) bool) bool {
+// InURL returns the first key that a URL holds, in its query or else in its path; ""
+// where it holds none.
+func InURL(f keys.Format, u *url.URL) string {
+	if found := inQuery(f, u.RawQuery); found != "" {
+		return found
+	}
+	return keyIn(f, u.Path)
+}
+
+func keyIn(f keys.Format, s string) string {
+	return find(f, s, func(after string) bool { return after == "" || !keys.MayContinue(after[0]) })
+}
+
+// find returns the first thing with the form of a key that ends where it may. Its cost
+// grows with the length alone: s is the client's.
+func find(f keys.Format, s string, mayEnd func(after string) bool) string {
 	for {
 		i := strings.Index(s, f.Prefix())
 		if i < 0 {
-			return false
+			return ""
 		}
 		if end := i + f.Length(); end <= len(s) && f.Valid(s[i:end]) && mayEnd(s[end:]) {
-			return true
+			return s[i:end]
 		}
 		s = s[i+len(f.Prefix()):]
 	}

@@ -189,3 +189,27 @@ func serveOnce(b *testing.B, h http.Handler, secret string) {
 	r.Header.Set("Authorization", "Bearer "+secret)
 	h.ServeHTTP(httptest.NewRecorder(), r)
 }
+
+// BenchmarkUnderWay is what the bound on a key's requests under way costs each of them:
+// compare with BenchmarkAdmitted. In parallel all are of one key.
+func BenchmarkUnderWay(b *testing.B) {
+	const key = "key_01990f3a2b4c7d8e9fa0b1c2d3"
+	b.Run("alone", func(b *testing.B) {
+		c := newCrowd(1000, prometheus.NewRegistry())
+		b.ReportAllocs()
+		for b.Loop() {
+			c.join(key)
+			c.leave(key)
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		c := newCrowd(1000, prometheus.NewRegistry())
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				c.join(key)
+				c.leave(key)
+			}
+		})
+	})
+}

@@ -52,9 +52,10 @@ type Options struct {
 	RequireHTTPS bool
 	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
 	HSTS time.Duration
-	// Exposed, if not nil, is told of each key that came over plain HTTP where
-	// HTTPS is required, by its id. It must not block.
-	Exposed func(key string)
+	// Exposed, if not nil, is told of each key that came where others can read it, by
+	// its id: in the "url", or over "plain_http" where HTTPS is required. It must not
+	// block.
+	Exposed func(key, where string)
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
 	Metrics   prometheus.Registerer
@@ -74,9 +75,9 @@ type Proxy struct {
 	maxURL    int // 0: no bound
 	sends     pace.Pace
 	takes     pace.Pace
-	https     bool             // required
-	hsts      []string         // value of Strict-Transport-Security; nil: none
-	exposed   func(key string) // nil: nobody wants to know
+	https     bool                    // required
+	hsts      []string                // value of Strict-Transport-Security; nil: none
+	exposed   func(key, where string) // nil: nobody wants to know
 	accessLog *zap.Logger
 	metrics   *metrics
 	now       func() time.Time

@@ -24,6 +24,9 @@ func (p *Proxy) record(x *exchange) {
 	if path == hidden {
 		x.exposed = true
 	}
+	if x.exposed {
+		p.findInURL(x)
+	}
 	p.metrics.count(x, took)
 	level := zapcore.InfoLevel
 	if x.status >= 500 {

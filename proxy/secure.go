@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 
-	"keygate/auth"
 	"keygate/internal/problem"
 )
 
@@ -26,35 +25,9 @@ func (p *Proxy) checkSecure(x *exchange) *refusal {
 	if !p.https || x.secure {
 		return nil
 	}
-	p.findExposed(x)
+	p.findInClear(x)
 	return &refusal{decision: forbidden, problem: problem.Problem{
 		Status: http.StatusForbidden, Error: "HTTPS is required",
 		Detail: "This API is for HTTPS only. If the request carried an API key it was sent in clear and must be taken as exposed: rotate it.",
 	}}
-}
-
-// findExposed finds out whose key was sent in clear. The client is told nothing of
-// it, and strings that are no key cost what they cost anywhere: the budget of
-// their address.
-func (p *Proxy) findExposed(x *exchange) {
-	credential, _ := auth.Bearer(p.format, x.r.Header, x.r.URL.RawQuery)
-	x.exposed = credential.Exposed
-	if credential.Token == "" {
-		return
-	}
-	principal, refused := p.auth.Authenticate(x.r.Context(), credential.Token, x.client, x.policy.keys)
-	switch {
-	case refused != nil:
-		x.keyID = refused.Key // of a key that is not in force
-	default:
-		x.keyID = principal.Key.ID
-	}
-	if x.keyID == "" {
-		return
-	}
-	x.inClear = true
-	p.metrics.exposedInClear.Inc()
-	if p.exposed != nil {
-		p.exposed(x.keyID)
-	}
 }

@@ -53,7 +53,7 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, id string) (Key, erro
 }
 
 // ReportExposed writes to the audit log that a key was sent where others can read
-// it, such as "plain_http". Nothing about the key changes.
+// it, such as "plain_http" or "url". Nothing about the key changes.
 func (s *Service) ReportExposed(ctx context.Context, by Actor, id, where string) error {
 	k, err := s.store.Key(ctx, id)
 	if err != nil {

@@ -28,15 +28,18 @@ type exposures struct {
 	log     *zap.Logger
 	now     func() time.Time
 
-	queue    chan string
+	queue    chan exposure
 	dropped  prometheus.Counter
-	reported map[string]time.Time
+	reported map[exposure]time.Time
 }
+
+// exposure is a key, by its id, and where it was seen.
+type exposure struct{ key, where string }
 
 func newExposures(pause bool, log *zap.Logger, r prometheus.Registerer, now func() time.Time) *exposures {
 	e := &exposures{
 		pause: pause, log: log, now: now,
-		queue: make(chan string, maxExposed), reported: make(map[string]time.Time),
+		queue: make(chan exposure, maxExposed), reported: make(map[exposure]time.Time),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keygate_exposures_dropped_total", Help: "Exposed keys that were not written to the audit log because too many waited or the store did not take them; they are reported when they are seen again.",
 		}),
@@ -46,9 +49,9 @@ func newExposures(pause bool, log *zap.Logger, r prometheus.Registerer, now func
 }
 
 // note has a key reported. It does not block.
-func (e *exposures) note(key string) {
+func (e *exposures) note(key, where string) {
 	select {
-	case e.queue <- key:
+	case e.queue <- exposure{key, where}:
 	default:
 		e.dropped.Inc()
 	}
@@ -60,20 +63,20 @@ func (e *exposures) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case key := <-e.queue:
-			e.report(ctx, key)
+		case seen := <-e.queue:
+			e.report(ctx, seen)
 		}
 	}
 }
 
-func (e *exposures) report(ctx context.Context, key string) {
-	now := e.now()
-	if last, ok := e.reported[key]; ok && now.Sub(last) < exposedAgain && now.After(last) {
+func (e *exposures) report(ctx context.Context, seen exposure) {
+	now, key := e.now(), seen.key
+	if last, ok := e.reported[seen]; ok && now.Sub(last) < exposedAgain && now.After(last) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, exposedTimeout)
 	defer cancel()
-	err := e.service.ReportExposed(ctx, keys.System, key, "plain_http")
+	err := e.service.ReportExposed(ctx, keys.System, key, seen.where)
 	if err == nil && e.pause {
 		_, err = e.service.PauseKey(ctx, keys.System, key)
 		if _, over := errors.AsType[*keys.StateError](err); over {
@@ -85,20 +88,21 @@ func (e *exposures) report(ctx context.Context, key string) {
 		e.log.Warn("an exposed key could not be reported", zap.String("key_id", key), zap.Error(err))
 		return
 	}
-	e.log.Warn("an API key was sent over plain HTTP and must be taken as exposed", zap.String("key_id", key), zap.Bool("paused", e.pause))
-	e.remember(key, now)
+	how := map[string]string{"plain_http": "over plain HTTP", "url": "in a URL"}[seen.where]
+	e.log.Warn("an API key was sent "+how+" and must be taken as exposed", zap.String("key_id", key), zap.Bool("paused", e.pause))
+	e.remember(seen, now)
 }
 
 // remember makes room by forgetting what is oldest.
-func (e *exposures) remember(key string, now time.Time) {
+func (e *exposures) remember(seen exposure, now time.Time) {
 	if len(e.reported) >= maxExposed {
-		oldest := key
+		oldest := seen
 		for other, at := range e.reported {
-			if at.Before(e.reported[oldest]) || oldest == key {
+			if at.Before(e.reported[oldest]) || oldest == seen {
 				oldest = other
 			}
 		}
 		delete(e.reported, oldest)
 	}
-	e.reported[key] = now
+	e.reported[seen] = now
 }

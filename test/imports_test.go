@@ -44,6 +44,8 @@ var mayImport = map[string][]string{
 	"internal/usage":    {"internal/keys"},
 	"internal/keys":     {"ratelimit"},
 	"internal/problem":  {},
+	// Of which tests are made: no other package may import it.
+	"internal/clocktest": {},
 	// Tests and benchmarks stand outside and look at everything.
 	"test":   {"*"},
 	"test/*": {"*"},

@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", TLSAddr: ":8443", HSTS: 8760 * time.Hour, DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
 		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxPerKey: 1000, MaxURL: 8192,
-		ReadTimeout: time.Minute, WriteTimeout: time.Minute, DrainTimeout: 30 * time.Second, DrainDelay: time.Second, LogLevel: "info",
+		ReadTimeout: time.Minute, WriteTimeout: time.Minute, ClientMinRate: 240, DrainTimeout: 30 * time.Second, DrainDelay: time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -54,7 +54,7 @@ func TestEverythingSet(t *testing.T) {
 		"PORT=3000", "KEYGATE_ADDR=0.0.0.0:3000", "KEYGATE_ADMIN_ADDR=[::]:9090", "KEYGATE_ADMIN_INSECURE=true", "KEYGATE_DATA_DIR=/data",
 		"KEYGATE_TLS_ADDR=:443", "KEYGATE_TLS_CERT=/tls/cert.pem", "KEYGATE_TLS_KEY=/tls/key.pem", "KEYGATE_ADMIN_TLS_CERT=/tls/admin.pem", "KEYGATE_ADMIN_TLS_KEY=/tls/admin-key.pem",
 		"KEYGATE_REQUIRE_HTTPS=true", "KEYGATE_PAUSE_EXPOSED_KEYS=true", "KEYGATE_HSTS=0s",
-		"KEYGATE_MAX_CONNECTIONS=1", "KEYGATE_MAX_URL_BYTES=256", "KEYGATE_CLIENT_WRITE_TIMEOUT=0s",
+		"KEYGATE_MAX_CONNECTIONS=1", "KEYGATE_MAX_URL_BYTES=256", "KEYGATE_CLIENT_WRITE_TIMEOUT=0s", "KEYGATE_CLIENT_MIN_RATE=0",
 		"KEYGATE_MAX_REQUESTS_PER_KEY=2", "KEYGATE_CLIENT_READ_TIMEOUT=0s",
 		"KEYGATE_UPSTREAM=https://api.example.com/base", "KEYGATE_POLICY_FILE=policy.yaml", "KEYGATE_POLICY_WATCH=false", "KEYGATE_DEFAULT_PLAN=pro",
 		"KEYGATE_KEY_PREFIX=acme_test", "KEYGATE_BOOTSTRAP_KEY_FILE=" + file,
@@ -115,6 +115,7 @@ func TestEverythingSet(t *testing.T) {
 		"KEYGATE_MAX_URL_BYTES=256 default=false",
 		"KEYGATE_CLIENT_READ_TIMEOUT=0s default=false",
 		"KEYGATE_CLIENT_WRITE_TIMEOUT=0s default=false",
+		"KEYGATE_CLIENT_MIN_RATE=0 default=false",
 		"KEYGATE_DRAIN_TIMEOUT=0s default=false",
 		"KEYGATE_DRAIN_DELAY=0s default=false",
 		"LOG_LEVEL=debug default=false",
@@ -243,6 +244,7 @@ func TestBadEnvironments(t *testing.T) {
 		"KEYGATE_MAX_URL_BYTES=255":        {`KEYGATE_MAX_URL_BYTES: "255" is out of bounds; allowed: 256 to 65536`},
 		"KEYGATE_MAX_REQUESTS_PER_KEY=0":   {`KEYGATE_MAX_REQUESTS_PER_KEY: "0" is out of bounds; allowed: 1 to 1000000`},
 		"KEYGATE_CLIENT_READ_TIMEOUT=-1s":  {`KEYGATE_CLIENT_READ_TIMEOUT: "-1s" is out of bounds; allowed: 0s to 24h, with its unit; 0s is no bound`},
+		"KEYGATE_CLIENT_MIN_RATE=1000001":  {`KEYGATE_CLIENT_MIN_RATE: "1000001" is out of bounds; allowed: 0 to 1000000; 0 is no bound`},
 		"KEYGATE_CLIENT_WRITE_TIMEOUT=25h": {`KEYGATE_CLIENT_WRITE_TIMEOUT: "25h" is out of bounds; allowed: 0s to 24h, with its unit; 0s is no bound`},
 		"KEYGATE_HSTS=-1s":                 {`KEYGATE_HSTS: "-1s" is out of bounds; allowed: 0s to 26280h, with its unit`},
 		"KEYGATE_TLS_ADDR=x":               {`KEYGATE_TLS_ADDR: "x" has no port; allowed: host:port, or :port for all interfaces`},

@@ -82,6 +82,21 @@ func (x *exchange) join() *refusal {
 		return nil
 	}
 	c.refused.Inc()
+	return c.refusal()
+}
+
+// full reports whether a request of the key would be refused.
+func (c *crowd) full(key string) bool {
+	if c.most == 0 {
+		return false
+	}
+	s := c.of(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[key] >= c.most
+}
+
+func (c *crowd) refusal() *refusal {
 	return &refusal{decision: limited, retryAfter: 1, problem: problem.Problem{
 		Type: problem.TypeQuotaExceeded, Status: http.StatusTooManyRequests, Error: "Too many requests under way",
 		Detail:           fmt.Sprintf("This gateway takes %d requests of one API key at the same time, and that many are under way. Send the next one when one of them has ended.", c.most),

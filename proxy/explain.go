@@ -266,6 +266,11 @@ func (i *inquiry) explainLimits(ctx context.Context, known int64) {
 		i.explainOwnBudget()
 		return
 	}
+	if crowd := i.proxy.crowd; crowd.full(i.principal.Key.ID) {
+		answer := crowd.refusal()
+		i.fail("limit", answer, answer.problem.Detail)
+		return
+	}
 	if len(i.principal.Plan.Limits) == 0 {
 		i.skip(unlimited(i.principal), "limit")
 		return

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"keygate/auth"
 	"keygate/internal/keys"
 	"keygate/internal/problem"
 )
@@ -177,6 +178,15 @@ func TestRequestsUnderWayPerKey(t *testing.T) {
 		}
 		if a := g.get("GET", "/.keygate/me", secret); a.StatusCode != http.StatusOK {
 			t.Errorf("what a key asks about itself: %d %s", a.StatusCode, a.body)
+		}
+	}
+	for _, asked := range []struct {
+		secret string
+		status int
+	}{{secret, http.StatusTooManyRequests}, {other, 0}} {
+		e := g.proxy.Explain(t.Context(), auth.Question{Method: "GET", Target: "/any/x", Key: keys.HashSecret(asked.secret)})
+		if limit := e.Checks[len(e.Checks)-1]; e.Status != asked.status || limit.Name != "limit" || strings.Contains(limit.Detail, "under way") != (asked.status != 0) {
+			t.Errorf("explained as %d: %+v", e.Status, limit)
 		}
 	}
 	close(release)

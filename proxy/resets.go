@@ -32,9 +32,10 @@ func WithConnection(ctx context.Context, c net.Conn) context.Context {
 }
 
 // countReset notes that the client gave up a request, and closes the connection of one
-// that does nothing else.
+// that does nothing else. A trusted proxy's connection carries many clients' requests:
+// what one of them gives up must not end those of the others.
 func (x *exchange) countReset() {
-	if x.r.ProtoMajor != 2 || x.r.Context().Err() == nil {
+	if x.r.ProtoMajor != 2 || x.trusted || x.r.Context().Err() == nil {
 		return
 	}
 	c, known := x.r.Context().Value(connectionKey{}).(*connection)

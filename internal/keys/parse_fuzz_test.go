@@ -30,6 +30,24 @@ func FuzzParseHash(f *testing.F) {
 	})
 }
 
+// TestHashInOnePiece: a hash in base64 with line ends in it was taken for one without.
+func TestHashInOnePiece(t *testing.T) {
+	h := HashSecret("x")
+	for _, spelling := range []string{base64.StdEncoding.EncodeToString(h[:]), base64.RawURLEncoding.EncodeToString(h[:])} {
+		for _, cut := range []int{0, 20, len(spelling) - 1, len(spelling)} {
+			for _, end := range []string{"\n", "\r", "\r\n"} {
+				if _, err := ParseHash(spelling[:cut] + end + spelling[cut:]); err == nil {
+					t.Errorf("%q at %d is passed over", end, cut)
+				}
+			}
+		}
+	}
+	// One of the padding's length, which made up for it.
+	if _, err := ParseHash(strings.Repeat("0", 42) + "\r0="); err == nil {
+		t.Error("a carriage return is passed over")
+	}
+}
+
 // FuzzParseOverrides: what was stored of negotiated limits is read as limits that are
 // in order, and stored again the same.
 func FuzzParseOverrides(f *testing.F) {

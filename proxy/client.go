@@ -37,7 +37,8 @@ func peerAddress(remote string) netip.Addr {
 // clientAddress finds the client behind trusted proxies: X-Forwarded-For is
 // read from its end, where each proxy appended whom it saw, up to the first
 // address that is not a trusted proxy. What stands before it anyone may have
-// written.
+// written, and before a place where none can be read too: whoever appended nothing
+// vouches for nobody.
 func (p *Proxy) clientAddress(peer netip.Addr, h http.Header) (client netip.Addr, trusted bool) {
 	if !p.trusts(peer) {
 		return peer, false
@@ -45,13 +46,12 @@ func (p *Proxy) clientAddress(peer netip.Addr, h http.Header) (client netip.Addr
 	client = peer
 	values := h["X-Forwarded-For"]
 	for i := len(values) - 1; i >= 0; i-- {
-		rest := values[i]
-		for rest != "" {
-			var last string
+		for rest, more := values[i], true; more; {
+			last := rest
 			if comma := strings.LastIndexByte(rest, ','); comma >= 0 {
 				rest, last = rest[:comma], rest[comma+1:]
 			} else {
-				rest, last = "", rest
+				more = false
 			}
 			addr, ok := forwardedAddress(strings.TrimSpace(last))
 			if !ok {

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -30,5 +32,18 @@ func TestRequestIDsAreUUIDsInOrderOfTime(t *testing.T) {
 	}
 	if a, b := newRequestID(start), newRequestID(start); a == b || strings.TrimPrefix(a, a[:18]) == strings.TrimPrefix(b, b[:18]) {
 		t.Errorf("one instant: %s and %s", a, b)
+	}
+}
+
+// TestNobodyIsVouchedFor: a trusted proxy that added an X-Forwarded-For of its own
+// with nothing in it used to be passed over, and what the client had written before it
+// was believed. FuzzForwardedFor found it.
+func TestNobodyIsVouchedFor(t *testing.T) {
+	peer := netip.MustParseAddr("10.0.0.1")
+	p := &Proxy{trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, nothing := range []string{"", " ", ",", "unknown"} {
+		if client, _ := p.clientAddress(peer, http.Header{"X-Forwarded-For": {"203.0.113.9", nothing}}); client != peer {
+			t.Errorf("after %q the client is %s", nothing, client)
+		}
 	}
 }

@@ -34,8 +34,12 @@ func newMemoryConn(sent []byte, remote net.Addr) *memoryConn {
 	return c
 }
 
+// mostSent keeps what is sent well below net/http's buffer of 4 KiB.
+const mostSent = 4000
+
 // Read gives what was sent, then the end. That net/http waits for a single byte is
 // how it finds out that a client is gone while its request is served: this one stays.
+// It asks for as little for no other reason, since its buffer is never nearly full.
 func (c *memoryConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -28,7 +28,7 @@ import (
 // memoryPolicy has a route for each of the ways in which fields of a request matter.
 const memoryPolicy = `
 version: 1
-upstreams: { api: { targets: ["http://upstream.test"] } }
+upstreams: { api: { targets: ["http://192.0.2.200"] } }
 permissions:
   "orders:read": { group: Read }
   "orders:write": { group: Write }

@@ -143,7 +143,7 @@ func ifMatch(value string) (int64, error) {
 		inner, ok = strings.CutSuffix(inner, `"`)
 	}
 	version, err := strconv.ParseInt(inner, 10, 64)
-	if !ok || err != nil || version < 1 {
+	if !ok || err != nil || version < 1 || value != etag(version) { // "+3" and "03" are no answer's
 		return 0, &parameterError{"If-Match", `must be one ETag as an answer had it, such as "3", or *`}
 	}
 	return version, nil

@@ -166,7 +166,7 @@ func readImport(text []byte) (admin.ImportedKey, error) {
 	if err := d.Decode(&k); err != nil {
 		return admin.ImportedKey{}, errors.New("is not a key in JSON: " + strings.TrimPrefix(err.Error(), "json: "))
 	}
-	if d.More() {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) { // not More, which takes a bracket for the end
 		return admin.ImportedKey{}, errors.New("has more than one JSON object")
 	}
 	return k, nil

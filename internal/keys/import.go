@@ -240,7 +240,7 @@ func ParseHash(s string) (h Hash, err error) {
 			b, err = base64.URLEncoding.WithPadding(padding).Strict().DecodeString(s)
 		}
 	}
-	if err != nil || len(b) != len(h) {
+	if err != nil || len(b) != len(h) || strings.ContainsAny(s, "\r\n") { // which encoding/base64 passes over
 		return h, errors.New("must be the SHA-256 of the key: 64 hex digits, or 32 bytes in base64")
 	}
 	if h = Hash(b); h == HashSecret("") {

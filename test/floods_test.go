@@ -109,6 +109,10 @@ func TestFloodsOfFrames(t *testing.T) {
 			return f.WriteContinuation(1, false, padding)
 		}},
 		{"PING (CVE-2019-9512)", func(f *frames) error { return f.WritePing(false, [8]byte{}) }},
+		{"SETTINGS (CVE-2019-9515)", func(f *frames) error { return f.WriteSettings() }},
+		{"WINDOW_UPDATE", func(f *frames) error { return f.WriteWindowUpdate(0, 1) }},
+		{"PRIORITY", func(f *frames) error { return f.WritePriority(1001, http2.PriorityParam{StreamDep: 3}) }},
+		{"of no known type", func(f *frames) error { return f.WriteRawFrame(0x77, 0, 0, nil) }},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
 			f := g.frames()
@@ -123,11 +127,34 @@ func TestFloodsOfFrames(t *testing.T) {
 			g.wants(http.StatusOK, "/x", honest.Secret)
 		})
 	}
+	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 4 {
+		t.Errorf("%v connections were taken for floods, not 4", n)
+	}
 	g.stop()
 }
 
-// Floods of frames that are legal and ask for nothing are not ended: net/http has no
-// bound on them. It acknowledges any number of SETTINGS that came meanwhile with one
+// Honest clients that learn late of a refusal send a part of their upload into it, with
+// no request under way any more. That is no flood.
+func TestRefusedUploadsAreNoFlood(t *testing.T) {
+	t.Parallel()
+	g := start(t, settings{"KEYGATE_UPSTREAM": newUpstream(t, nil).URL, "KEYGATE_FAILED_PER_ADDRESS": "off"})
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	c := &http.Client{Transport: transport}
+	for range 10 {
+		if a, err := try(c, "POST", g.proxy+"/x", "", bytes.NewReader(make([]byte, 16<<20))); err != nil || a.status != http.StatusUnauthorized {
+			t.Fatalf("%d %v", a.status, err)
+		}
+	}
+	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 0 {
+		t.Errorf("%v connections were taken for floods", n)
+	}
+	g.stop()
+}
+
+// Floods of frames that are legal and ask for nothing are not ended while a request is
+// under way, which needs a key or a public route: net/http has no bound on them. It acknowledges any number of SETTINGS that came meanwhile with one
 // frame and keeps nothing of the others, so that they cost a share of the processor and
 // no memory, and everybody else is served.
 func TestFloodsThatAreBorne(t *testing.T) {

@@ -17,6 +17,7 @@ type connectionMetrics struct {
 	open    *prometheus.GaugeVec
 	refused *prometheus.CounterVec
 	slow    *prometheus.CounterVec
+	floods  *prometheus.CounterVec
 }
 
 func newConnectionMetrics(r prometheus.Registerer) *connectionMetrics {
@@ -30,8 +31,11 @@ func newConnectionMetrics(r prometheus.Registerer) *connectionMetrics {
 		slow: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keygate_client_connections_slow_total", Help: "Connections that were closed because their client did not take what was sent to it (KEYGATE_CLIENT_WRITE_TIMEOUT, KEYGATE_CLIENT_MIN_RATE).",
 		}, []string{"listener"}),
+		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keygate_client_connections_flooding_total", Help: "Connections that were closed because their client sent 4 MiB with no request under way.",
+		}, []string{"listener"}),
 	}
-	r.MustRegister(m.open, m.refused, m.slow)
+	r.MustRegister(m.open, m.refused, m.slow, m.floods)
 	return m
 }
 
@@ -46,12 +50,14 @@ type bounded struct {
 	open    prometheus.Gauge
 	refused prometheus.Counter
 	slow    prometheus.Counter
+	floods  prometheus.Counter
 }
 
 func (m *connectionMetrics) bound(ln net.Listener, name string, most int, takes pace.Pace) *bounded {
 	return &bounded{
 		Listener: ln, most: int64(most), takes: takes,
 		open: m.open.WithLabelValues(name), refused: m.refused.WithLabelValues(name), slow: m.slow.WithLabelValues(name),
+		floods: m.floods.WithLabelValues(name),
 	}
 }
 
@@ -88,6 +94,9 @@ type boundedConn struct {
 	foreign  atomic.Bool  // somebody else has set it, for good
 	late     atomic.Bool  // it has passed, and is counted
 	closed   atomic.Bool
+
+	busy      atomic.Bool  // a request is under way
+	idleBytes atomic.Int64 // that were read since none is
 }
 
 // Write waits for the client to take p for as long as it has left, or up to an eighth

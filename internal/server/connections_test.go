@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -158,4 +159,19 @@ func TestTricklingReadersAreCut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// net/http tells of a connection with TLS by that of TLS.
+func TestStateIsNotedBelowTLS(t *testing.T) {
+	c := &boundedConn{}
+	c.idleBytes.Store(maxIdleBytes)
+	noteState(tls.Server(c, nil), http.StateActive)
+	if !c.busy.Load() || c.idleBytes.Load() != 0 {
+		t.Error("the connection does not know that a request is under way")
+	}
+	noteState(tls.Server(c, nil), http.StateIdle)
+	if c.busy.Load() {
+		t.Error("the connection does not know that none is")
+	}
+	noteState(nil, http.StateActive) // none of ours
 }

@@ -59,6 +59,7 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		// judges those itself.
 		each.server.WriteTimeout = c.WriteTimeout
 		each.server.ConnContext = proxy.WithConnection
+		each.server.ConnState = noteState
 	}
 	return l, nil
 }

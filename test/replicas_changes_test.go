@@ -215,7 +215,11 @@ func TestStopMarkReachesCutReplica(t *testing.T) {
 			}
 			asked, remembered := 0, 0
 			for ; time.Since(began) < 1500*time.Millisecond; asked++ {
-				if a := cut.get("/x", stopped.Secret); a.status != http.StatusServiceUnavailable {
+				a := cut.get("/x", stopped.Secret)
+				// On a busy machine the ledger, which has the mark, can be out of reach for a
+				// moment: a plan that is open goes on then, for no longer than keys may be remembered.
+				outOfReach := plan == "open" && a.header.Get("X-Keygate-Degraded") != "" && time.Since(began) < time.Second
+				if a.status != http.StatusServiceUnavailable && !outOfReach {
 					t.Errorf("%s, %s: %v after it, %d %s", plan, s.name, time.Since(began), a.status, a.body)
 				}
 				if cut.get("/x", bystander.Secret).status == http.StatusOK {

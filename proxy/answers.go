@@ -71,7 +71,9 @@ func (x *exchange) why(answer *refusal) {
 	case x.reason != "":
 	case answer.decision == limited:
 		x.reason = "The limit " + strings.Join(answer.problem.ViolatedPolicies, ", ") + " is used up."
-	case answer.decision == badRequest, answer.decision == notFound, answer.decision == methodNotAllowed:
+	case answer.decision == badRequest, answer.decision == notFound, answer.decision == methodNotAllowed, answer.decision == forbidden:
+		x.reason = answer.problem.Error + "."
+	case answer.problem.Status < 500 && answer.problem.Status != statusClientGone: // admitted, and the client's doing all the same
 		x.reason = answer.problem.Error + "."
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"keygate/internal/keys"
 )
 
@@ -55,6 +57,10 @@ func TestPreflightIsAnswered(t *testing.T) {
 		if a.StatusCode != http.StatusForbidden || a.problem.Error != "Origin not allowed" || a.Header.Get("Access-Control-Allow-Origin") != "" || a.Header.Get("Vary") == "" {
 			t.Errorf("%s: %d %v", origin, a.StatusCode, a.Header)
 		}
+		waitFor(t, func() bool {
+			line := g.logs.FilterField(zap.String("request_id", a.problem.RequestID)).FilterField(zap.String("reason", "Origin not allowed."))
+			return line.Len() == 1
+		})
 	}
 	// What no rule covers is no preflight's business.
 	if a := g.preflight("/orders", "https://app.example", "DELETE"); a.StatusCode != http.StatusMethodNotAllowed {

@@ -157,9 +157,11 @@ func TestDiskFullUnderTraffic(t *testing.T) {
 
 	g.kill9()
 	g.start()
-	g.allWork(newClient(t), append(acknowledged, known...))
+	g.allWork(newClient(t), append(acknowledged, known[:2]...))
+	// What was claimed on the disk and not given is lost with a crash, and that can be all
+	// that was left: the attempts that failed on the full disk asked for more and more.
 	a := g.get("/x", known[2].Secret)
-	if left := leftOf(t, a); a.status != http.StatusOK || int64(left) > dailyQuota-given {
+	if left := leftOf(t, a); a.status != http.StatusOK && a.status != http.StatusTooManyRequests || int64(left) > dailyQuota-given {
 		t.Errorf("after a crash %d %d, of %d that were given", a.status, left, given)
 	}
 	g.stop()

@@ -151,7 +151,13 @@ func (x *exchange) record() {
 // else an answer can do (deadlines) net/http finds through Unwrap.
 func (x *exchange) Header() http.Header { return x.w.Header() }
 
+// The invitation to send a body is not passed on: net/http gives its own when the
+// upstream's makes the transport read the body, and which of the two came first was
+// chance. The client would have been invited twice.
 func (x *exchange) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return
+	}
 	if status >= 200 && x.status == 0 { // others are informational: a final one follows
 		x.status = status
 	}

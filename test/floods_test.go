@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,20 @@ func (g *gateway) frames() *frames {
 	if err != nil {
 		g.t.Fatal(err)
 	}
+	return g.framesOver(conn)
+}
+
+// secureFrames is frames over TLS.
+func (g *gateway) secureFrames() *frames {
+	g.t.Helper()
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(g.secureURL(), "https://"), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return g.framesOver(conn)
+}
+
+func (g *gateway) framesOver(conn net.Conn) *frames {
 	g.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	f := &frames{conn: conn, out: bufio.NewWriter(conn), next: 1}
@@ -127,8 +142,8 @@ func TestFloodsOfFrames(t *testing.T) {
 			g.wants(http.StatusOK, "/x", honest.Secret)
 		})
 	}
-	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 4 {
-		t.Errorf("%v connections were taken for floods, not 4", n)
+	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n < 5 { // rapid reset and CONTINUATION have other bounds, which come first or not
+		t.Errorf("%v connections were taken for floods, not 5", n)
 	}
 	g.stop()
 }
@@ -149,55 +164,6 @@ func TestRefusedUploadsAreNoFlood(t *testing.T) {
 	}
 	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 0 {
 		t.Errorf("%v connections were taken for floods", n)
-	}
-	g.stop()
-}
-
-// Floods of frames that are legal and ask for nothing are not ended while a request is
-// under way, which needs a key or a public route: net/http has no bound on them. It acknowledges any number of SETTINGS that came meanwhile with one
-// frame and keeps nothing of the others, so that they cost a share of the processor and
-// no memory, and everybody else is served.
-func TestFloodsThatAreBorne(t *testing.T) {
-	t.Parallel()
-	api := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	g := start(t, settings{"KEYGATE_UPSTREAM": api.URL, "KEYGATE_DEFAULT_PLAN": "enterprise"})
-	k, honest := g.newKey("attacker"), g.newKey("honest")
-	post := fields(":method", "POST", ":scheme", "http", ":authority", "gate", ":path", "/x", "authorization", "Bearer "+k.Secret)
-	many := 100_000
-	if full() {
-		many = 1_000_000
-	}
-	for _, flood := range []struct {
-		name string
-		one  func(f *frames) error
-	}{
-		{"SETTINGS (CVE-2019-9515)", func(f *frames) error { return f.WriteSettings() }},
-		{"WINDOW_UPDATE", func(f *frames) error { return f.WriteWindowUpdate(0, 1) }},
-		{"PRIORITY", func(f *frames) error { return f.WritePriority(1001, http2.PriorityParam{StreamDep: 3}) }},
-		{"empty DATA (CVE-2019-9518)", func(f *frames) error { return f.WriteData(1, false, nil) }},
-		{"of no known type", func(f *frames) error { return f.WriteRawFrame(0x77, 0, 0, nil) }},
-	} {
-		t.Run(flood.name, func(t *testing.T) {
-			f := g.frames()
-			defer f.conn.Close()
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: post, EndHeaders: true})
-			var before float64
-			for n := range many { // nothing of what comes is read
-				if err := flood.one(f); err != nil {
-					t.Fatalf("after %d frames: %v", n, err)
-				}
-				if n%(many/10) == 0 {
-					g.wants(http.StatusOK, fmt.Sprint("/", n), honest.Secret)
-				}
-				if n == many/10 {
-					before = g.metric("go_memstats_next_gc_bytes")
-				}
-			}
-			// The collector's goal is twice what is held; garbage is not in it.
-			if grown := (g.metric("go_memstats_next_gc_bytes") - before) / 2 / (1 << 20); grown > 8 {
-				t.Errorf("%d frames hold %.0f MiB", many, grown)
-			}
-		})
 	}
 	g.stop()
 }

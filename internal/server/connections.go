@@ -32,7 +32,7 @@ func newConnectionMetrics(r prometheus.Registerer) *connectionMetrics {
 			Name: "keygate_client_connections_slow_total", Help: "Connections that were closed because their client did not take what was sent to it (KEYGATE_CLIENT_WRITE_TIMEOUT, KEYGATE_CLIENT_MIN_RATE).",
 		}, []string{"listener"}),
 		floods: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "keygate_client_connections_flooding_total", Help: "Connections that were closed because their client sent 4 MiB with no request under way.",
+			Name: "keygate_client_connections_flooding_total", Help: "Connections that were closed because their client sent a flood: 4 MiB with no request under way, or HTTP/2 frames without end that ask for nothing.",
 		}, []string{"listener"}),
 	}
 	r.MustRegister(m.open, m.refused, m.slow, m.floods)
@@ -97,11 +97,13 @@ type boundedConn struct {
 
 	busy      atomic.Bool  // a request is under way
 	idleBytes atomic.Int64 // that were read since none is
+	frames    frameMeter   // of HTTP/2 without TLS
 }
 
 // Write waits for the client to take p for as long as it has left, or up to an eighth
 // or a second less: the timer is not touched with each piece.
 func (c *boundedConn) Write(p []byte) (int, error) {
+	c.frames.goes(p)
 	takes := c.of.takes
 	if takes.Wait == 0 || c.foreign.Load() {
 		return c.Conn.Write(p)

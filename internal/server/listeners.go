@@ -60,6 +60,11 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		each.server.WriteTimeout = c.WriteTimeout
 		each.server.ConnContext = proxy.WithConnection
 		each.server.ConnState = noteState
+		if each.secure {
+			if err = meterFrames(each.server); err != nil {
+				return l, err
+			}
+		}
 	}
 	return l, nil
 }

@@ -7,25 +7,33 @@ import (
 )
 
 // maxIdleBytes is what a client may send on one connection while no request of it is
-// under way. Frames of HTTP/2 that are legal and ask for nothing (SETTINGS,
-// WINDOW_UPDATE, PRIORITY, unknown types) are read, and some answered, for as long as
-// they come, at no cost to whoever sends them (CVE-2019-9515). What is honestly sent
-// without a request is little: at most the rest of an upload that was refused, which
-// is what is on its way when the refusal arrives.
+// under way. What is honestly sent without one is little: at most the rest of an upload
+// that was refused, which is what is on its way when the refusal arrives.
 const maxIdleBytes = 4 << 20
 
-var errIdleFlood = errors.New("4 MiB without a request")
+var (
+	errIdleFlood  = errors.New("4 MiB without a request")
+	errFrameFlood = errors.New("too many HTTP/2 frames that ask for nothing")
+)
 
-// Read counts what comes while no request is under way, and closes the connection of
-// which that is too much.
+// Read counts what comes, and closes the connection of which that is too much.
 func (c *boundedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.busy.Load() || c.idleBytes.Add(int64(n)) <= maxIdleBytes {
-		return n, err
+	if !c.busy.Load() && c.idleBytes.Add(int64(n)) > maxIdleBytes {
+		return 0, c.flooded(errIdleFlood)
 	}
-	c.of.floods.Inc()
+	if !c.frames.came(p[:n]) {
+		return 0, c.flooded(errFrameFlood)
+	}
+	return n, err
+}
+
+func (c *boundedConn) flooded(err error) error {
+	if !c.closed.Load() {
+		c.of.floods.Inc()
+	}
 	_ = c.Close()
-	return 0, errIdleFlood
+	return err
 }
 
 // noteState is the ConnState of servers whose listener is bounded. Over HTTP/2 a

@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Addr: ":8080", AdminAddr: "127.0.0.1:9090", TLSAddr: ":8443", HSTS: 8760 * time.Hour, DataDir: "./data", PolicyWatch: true, DefaultPlan: "free", KeyPrefix: "kg_live",
 		Realm: "keygate", CacheKeys: 100_000, Me: true, FailedPerAddr: route.Budget{Requests: 100, Per: time.Minute}, MaxConnections: 10_000, MaxPerKey: 1000, MaxURL: 8192,
-		ReadTimeout: time.Minute, WriteTimeout: time.Minute, ClientMinRate: 240, DrainTimeout: 30 * time.Second, DrainDelay: time.Second, LogLevel: "info",
+		ReadTimeout: time.Minute, WriteTimeout: time.Minute, ClientMinRate: 240, DrainTimeout: 25 * time.Second, DrainDelay: time.Second, LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, c, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -3,8 +3,10 @@ package test
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -136,4 +138,26 @@ func TestBusyClientsAreNoFlood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The management listener has the same bounds: members of organizations may reach it.
+func TestFloodOfTheManagementListener(t *testing.T) {
+	t.Parallel()
+	g := start(t, settings{"KEYGATE_UPSTREAM": newUpstream(t, nil).URL})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.management, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := g.framesOver(conn)
+	for n := 0; err == nil && n < 1_000_000; n++ {
+		err = f.WriteSettings()
+	}
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the flood was let in: %v", err)
+	}
+	f.ended(t)
+	if n := g.metric(`keygate_client_connections_flooding_total{listener="management"}`); n != 1 {
+		t.Errorf("%v connections were taken for floods", n)
+	}
+	g.stop()
 }

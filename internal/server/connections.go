@@ -23,7 +23,7 @@ type connectionMetrics struct {
 func newConnectionMetrics(r prometheus.Registerer) *connectionMetrics {
 	m := &connectionMetrics{
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "keygate_client_connections", Help: "Open connections of clients, by listener; at most KEYGATE_MAX_CONNECTIONS.",
+			Name: "keygate_client_connections", Help: "Open connections of clients, by listener; at most KEYGATE_MAX_CONNECTIONS, 1,000 of the management listener.",
 		}, []string{"listener"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keygate_client_connections_refused_total", Help: "Connections of clients that were closed at once because there were too many.",

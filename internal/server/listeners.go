@@ -13,6 +13,10 @@ import (
 	"keygate/proxy"
 )
 
+// maxManagementConnections is what the management listener holds open: operators, those
+// of their customers who look after keys themselves, probes and Prometheus.
+const maxManagementConnections = 1000
+
 // listeners are all those of an instance.
 type listeners struct {
 	plain, management *listener
@@ -51,6 +55,7 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 			return l, err
 		}
 	}
+	l.management.Listener = connections.bound(l.management.Listener, l.management.name, maxManagementConnections, pace.Pace{})
 	for _, each := range l.proxy() {
 		each.Listener = connections.bound(each.Listener, each.name, c.MaxConnections, takes(c))
 		// Over HTTP/2 a client can leave an answer standing without its connection: it
@@ -59,6 +64,8 @@ func listenAll(ctx context.Context, c config.Config, gate, management http.Handl
 		// judges those itself.
 		each.server.WriteTimeout = c.WriteTimeout
 		each.server.ConnContext = proxy.WithConnection
+	}
+	for _, each := range l.all() {
 		each.server.ConnState = noteState
 		if each.secure {
 			if err = meterFrames(each.server); err != nil {

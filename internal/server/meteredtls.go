@@ -22,11 +22,11 @@ func meterFrames(s *http.Server) error {
 	s.TLSNextProto[http2.NextProtoTLS] = func(s *http.Server, conn *tls.Conn, h http.Handler) {
 		metered := &meteredTLS{Conn: conn}
 		metered.frames.starts(time.Now(), len(http2.ClientPreface))
-		h2.ServeConn(metered, &http2.ServeConnOpts{
-			Context:    s.ConnContext(context.Background(), conn),
-			BaseConfig: s,
-			Handler:    h,
-		})
+		ctx := context.Background()
+		if s.ConnContext != nil {
+			ctx = s.ConnContext(ctx, conn)
+		}
+		h2.ServeConn(metered, &http2.ServeConnOpts{Context: ctx, BaseConfig: s, Handler: h})
 	}
 	return nil
 }

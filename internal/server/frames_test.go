@@ -2,11 +2,12 @@ package server
 
 import (
 	"bytes"
+	"io"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
-	"pgregory.net/rapid"
 )
 
 // framed is what a client writes, after the preface.
@@ -94,30 +95,40 @@ func TestFramesOfAnotherProtocol(t *testing.T) {
 	}
 }
 
-// In whatever pieces it comes, the same frames are found.
-func TestFramesInPieces(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var lengths []int
-		whole := framed(func(f *http2.Framer) {
-			for range rapid.IntRange(0, 20).Draw(t, "frames") {
-				n := rapid.IntRange(0, 40).Draw(t, "length")
-				lengths = append(lengths, n)
-				_ = f.WriteRawFrame(http2.FrameType(n), http2.Flags(n), 1, make([]byte, n))
-			}
-		})
-		var s frameScanner
-		for len(whole) > 0 {
-			n := rapid.IntRange(1, len(whole)).Draw(t, "piece")
-			for f, rest, found := s.next(whole[:n]); found; f, rest, found = s.next(rest) {
-				if len(lengths) == 0 || f != (frameHeader{lengths[0], http2.FrameType(lengths[0]), http2.Flags(lengths[0])}) {
-					t.Fatalf("found %+v, not one of length %v", f, lengths)
-				}
-				lengths = lengths[1:]
-			}
-			whole = whole[n:]
+// In whatever pieces it comes, the frames are found that golang.org/x/net/http2 finds,
+// and the meter takes anything.
+func FuzzFrames(f *testing.F) {
+	f.Add(framed(func(f *http2.Framer) {
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("x"), EndHeaders: true, PadLength: 7})
+		_ = f.WriteDataPadded(1, true, []byte("hello"), make([]byte, 3))
+		_ = f.WriteRawFrame(0x77, 0xff, 1<<31-1, make([]byte, 300))
+	}), 3)
+	f.Add([]byte(http2.ClientPreface), 1)
+	f.Fuzz(func(t *testing.T, whole []byte, piece int) {
+		if piece < 1 {
+			return
 		}
-		if len(lengths) > 0 {
-			t.Fatalf("%d frames were not found", len(lengths))
+		var want, got []frameHeader
+		for rest := bytes.NewReader(whole); ; {
+			h, err := http2.ReadFrameHeader(rest)
+			if err != nil {
+				break
+			}
+			want = append(want, frameHeader{int(h.Length), h.Type, h.Flags})
+			_, _ = rest.Seek(int64(h.Length), io.SeekCurrent)
+		}
+		var s frameScanner
+		var m frameMeter
+		for p := range slices.Chunk(whole, piece) {
+			for f, rest, found := s.next(p); found; f, rest, found = s.next(rest) {
+				got = append(got, f)
+			}
+			m.goes(p)
+			m.came(p)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("found %+v, want %+v", got, want)
 		}
 	})
 }

@@ -40,7 +40,8 @@ type gate struct {
 	auth     *auth.Authenticator
 	service  *keys.Service
 	store    keys.Store
-	logs     *observer.ObservedLogs
+	logs     *observer.ObservedLogs // of requests
+	told     *observer.ObservedLogs // of upstreams
 	registry *prometheus.Registry
 	upstream *upstream
 	ledger   *memory.Ledger
@@ -150,6 +151,8 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	}
 	core, logs := observer.New(o.level)
 	g.logs = logs
+	tells, told := observer.New(o.level)
+	g.told = told
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}
 	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, FreshFor: o.fresh, Now: g.clock})
@@ -164,7 +167,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, Sends: pace.Pace{Wait: o.patient, Rate: o.rate}, Takes: pace.Pace{Wait: o.takes, Rate: o.rate}, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, Sends: pace.Pace{Wait: o.patient, Rate: o.rate}, Takes: pace.Pace{Wait: o.takes, Rate: o.rate}, MaxPerKey: o.perKey, AccessLog: zap.New(core), Log: zap.New(tells), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {

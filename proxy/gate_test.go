@@ -36,6 +36,7 @@ import (
 type gate struct {
 	t        testing.TB
 	url      string
+	server   *httptest.Server
 	proxy    *proxy.Proxy
 	auth     *auth.Authenticator
 	service  *keys.Service
@@ -181,9 +182,9 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	if _, err := g.service.Bootstrap(context.Background(), keys.BootstrapOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(g.proxy)
-	t.Cleanup(server.Close)
-	g.url = server.URL
+	g.server = httptest.NewServer(g.proxy)
+	t.Cleanup(g.server.Close)
+	g.url = g.server.URL
 	return g
 }
 

@@ -69,14 +69,13 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 	if x.rule != nil {
 		f = append(f, zap.String("http.route", x.rule.name))
 	}
-	if x.keyID != "" {
-		f = append(f, zap.String("key_id", x.keyID))
-	}
 	if x.principal != nil {
 		f = append(f, zap.String("key_id", x.principal.Key.ID), zap.String("plan", x.principal.Plan.Name))
 		if x.principal.Organization != nil {
 			f = append(f, zap.String("organization_id", x.principal.Organization.ID))
 		}
+	} else if x.keyID != "" {
+		f = append(f, zap.String("key_id", x.keyID))
 	}
 	if x.reason != "" {
 		f = append(f, zap.String("reason", x.reason))

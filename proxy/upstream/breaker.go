@@ -101,8 +101,25 @@ func (b *breaker) allow(body *Body) (func(error), error) {
 		return done, nil
 	}
 	b.refusals.Add(1)
+	return nil, b.busy()
+}
+
+// busy is what a request gets that is held back.
+func (b *breaker) busy() *BusyError {
 	wait := b.open - time.Duration(b.clock()-b.since.Load())
-	return nil, &BusyError{Open: true, RetryAfter: max(wait, 0)}
+	return &BusyError{Open: true, RetryAfter: max(wait, 0)}
+}
+
+// holdsBack reports whether allow would refuse a request.
+func (b *breaker) holdsBack() bool {
+	switch b.State() {
+	case gobreaker.StateOpen:
+		return true
+	case gobreaker.StateHalfOpen:
+		c := b.Counts()
+		return c.Requests > c.TotalExclusions // one is trying
+	}
+	return false
 }
 
 // probe is a request with a body that is to show whether the upstream is well, while

@@ -188,3 +188,28 @@ func (u *Upstream) pick(tried uint64) *target {
 	}
 	return fit[a]
 }
+
+// Outlook is what a request would meet at an upstream.
+type Outlook struct {
+	// Targets there are, of which so many are well.
+	Targets, Well int
+	// Busy says that it would not be sent; nil: it would.
+	Busy *BusyError
+}
+
+// Outlook is what a request would meet at the moment. It counts for none.
+func (u *Upstream) Outlook() Outlook {
+	out, now := Outlook{Targets: len(u.targets)}, u.clock()
+	for _, t := range u.targets {
+		if t.well(now) {
+			out.Well++
+		}
+	}
+	switch most := u.options.MaxConcurrent; {
+	case most > 0 && u.inFlight.Load() >= int64(most):
+		out.Busy = &BusyError{}
+	case u.breaker != nil && u.breaker.holdsBack():
+		out.Busy = u.breaker.busy()
+	}
+	return out
+}

@@ -8,30 +8,23 @@ import (
 	"keygate/internal/keys"
 )
 
-// Credential is what a request presented.
-type Credential struct {
-	// Token is the presented key; empty if there is none.
-	Token string
-	// Exposed says that a key stood in the URL, where logs and histories keep it.
-	Exposed bool
-}
-
 // Bearer reads the credential of a request (RFC 6750, section 2.1): exactly one
-// Authorization header, the scheme in any case, one or more spaces, the key.
-func Bearer(f keys.Format, h http.Header, rawQuery string) (Credential, *Refusal) {
-	c := Credential{Exposed: Exposed(f, rawQuery)}
+// Authorization header, the scheme in any case, one or more spaces, the key. The token
+// is empty if there is none. exposed is whether a key stands in the URL: see Exposed.
+func Bearer(h http.Header, exposed bool) (string, *Refusal) {
 	values := h["Authorization"]
 	if len(values) > 1 {
-		return c, refuse(Ambiguous, "The request has more than one Authorization header. Send exactly one.")
+		return "", refuse(Ambiguous, "The request has more than one Authorization header. Send exactly one.")
 	}
+	sent := ""
 	if len(values) == 1 {
-		c.Token = token(values[0])
+		sent = token(values[0])
 	}
-	refusal := Presented(c.Token != "", c.Exposed)
-	if len(values) == 1 && refusal != nil && !c.Exposed {
-		return c, refuse(Missing, "There is an Authorization header that is not 'Bearer <key>'. Send the API key as 'Authorization: Bearer <key>'.")
+	refusal := Presented(sent != "", exposed)
+	if len(values) == 1 && refusal != nil && !exposed {
+		return "", refuse(Missing, "There is an Authorization header that is not 'Bearer <key>'. Send the API key as 'Authorization: Bearer <key>'.")
 	}
-	return c, refusal
+	return sent, refusal
 }
 
 // Presented judges how the one key of a request was sent: in the header, in the
@@ -57,8 +50,9 @@ func token(value string) string {
 	return strings.Trim(value[len(scheme):], " ")
 }
 
-// Exposed reports whether a raw query holds a key, as it stands or percent-encoded.
-func Exposed(f keys.Format, rawQuery string) bool { return inQuery(f, rawQuery) != "" }
+// Exposed reports whether a URL holds a key, where logs and histories keep it: in the
+// path, or in the query, as it stands or percent-encoded.
+func Exposed(f keys.Format, u *url.URL) bool { return InURL(f, u) != "" }
 
 func inQuery(f keys.Format, rawQuery string) string {
 	if found := keyIn(f, rawQuery); found != "" || !strings.Contains(rawQuery, "%") {
@@ -71,12 +65,9 @@ func inQuery(f keys.Format, rawQuery string) string {
 	return keyIn(f, decoded)
 }
 
-// HoldsKey reports whether a part of a URL holds something with the form of a
-// key, under any name.
-func HoldsKey(f keys.Format, s string) bool { return keyIn(f, s) != "" }
-
-// ShowsKey is HoldsKey for what others may read: whoever finds a key there finds it
-// as well where a letter that was mistyped makes it another word.
+// ShowsKey reports whether text that others may read holds something with the form of
+// a key: whoever finds one there finds it as well where a letter that was mistyped makes
+// it another word.
 func ShowsKey(f keys.Format, s string) bool {
 	return find(f, s, func(string) bool { return true }) != ""
 }

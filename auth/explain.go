@@ -57,8 +57,9 @@ type ExplainedRule struct {
 
 // Check is one step of the decision.
 type Check struct {
-	// Name is "path", "route", "method", "key", "address", "organization",
-	// "space", "scope" or "limit".
+	// Name is "https" (only where it is required), "path", "route", "method", "key",
+	// "address", "organization", "space", "scope", "limit" or "upstream" (only where
+	// the request would go to one).
 	Name string
 	// Result is "pass", "fail", or "skip" where it does not apply or cannot be told.
 	Result string

@@ -45,3 +45,23 @@ func TestUpstreamDiesWhileTheClientIsSilent(t *testing.T) {
 		}
 	}
 }
+
+// Where the length of the body was known the client was waited for once more, for
+// another two seconds, before it got its answer.
+func TestAbandonedClientIsNotWaitedForTwice(t *testing.T) {
+	s := newRawServer(t, func(c *rawConn) { _, _ = http.ReadRequest(c.in) })
+	g, secret := front(t, []string{"http://" + s.addr()})
+	const twice = 4 * time.Second
+	took := twice
+	for range 3 { // a busy machine may take as long by itself, once
+		began := time.Now()
+		res := g.dial("POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+secret+"\r\nContent-Length: 100\r\n\r\nbegun", false)
+		if res.StatusCode != http.StatusBadGateway {
+			t.Errorf("it was answered %d", res.StatusCode)
+		}
+		if took = time.Since(began); took < twice {
+			return
+		}
+	}
+	t.Errorf("it took %v", took)
+}

@@ -89,21 +89,6 @@ func TestTraceAndConnectAreForwardedForNobody(t *testing.T) {
 	}
 }
 
-// TestEncodedKeyInTheQuery: percent-encoding does not hide a key from whoever
-// reads the logs of what the URL passed through.
-func TestEncodedKeyInTheQuery(t *testing.T) {
-	g := newGate(t, gateOptions{})
-	_, secret := g.key(keys.NewKey{})
-	a := g.get("GET", "/any/x?k="+strings.ReplaceAll(secret, "_", "%5F"), "")
-	if a.StatusCode != 401 || !strings.Contains(a.problem.Detail, "exposed") {
-		t.Errorf("%d %s", a.StatusCode, a.body)
-	}
-	if a := g.get("GET", "/status?k="+secret, ""); a.StatusCode != 200 {
-		t.Errorf("a public route: %d", a.StatusCode)
-	}
-	waitFor(t, func() bool { return g.logs.FilterField(zapExposed).Len() == 2 })
-}
-
 // TestPanicIsLogged: what went wrong inside must be found in the log at its
 // default level, and the client must not take half an answer for a whole one.
 func TestPanicIsLogged(t *testing.T) {

@@ -82,7 +82,7 @@ func (x *exchange) why(answer *refusal) {
 // what is left of one before the answer goes out.
 func (x *exchange) ignoreBody() {
 	wait := refusedBodyTimeout
-	if x.call.Body.Late() { // it was waited for
+	if x.call.Body.Late() || x.call.Body.Abandoned() { // it was waited for, or there is no time
 		wait = 0
 	}
 	if x.r.ContentLength != 0 {

@@ -47,19 +47,20 @@ func (p *Proxy) inquire(ctx context.Context, q *auth.Question, policy *Policy, k
 		return i
 	}
 	i.r = r
+	i.explainHTTPS()
 	i.explainRoute()
-	if i.answered {
+	switch {
+	case i.answered:
 		i.skip("Browsers ask such a question without a key.", "key", "address", "organization", "space", "scope", "limit")
-		return i
-	}
-	if i.rule != nil && i.rule.budget != nil {
+	case i.rule != nil && i.rule.budget != nil:
 		i.skip("The route is public: no key is looked at.", "key", "address", "organization", "space", "scope")
 		i.explainBudget()
-		return i
+	default:
+		i.explainKey(ctx, q.Key)
+		i.explainAccess(ctx)
+		i.explainLimits(ctx, known)
 	}
-	i.explainKey(ctx, q.Key)
-	i.explainAccess(ctx)
-	i.explainLimits(ctx, known)
+	i.explainUpstream()
 	return i
 }
 
@@ -162,7 +163,7 @@ func explained(r *rule) *auth.ExplainedRule {
 // explainKey finds the key, also one that is not in force.
 func (i *inquiry) explainKey(ctx context.Context, h keys.Hash) {
 	sent := h != keys.Hash{}
-	refused := auth.Presented(sent, auth.Exposed(i.proxy.format, i.r.URL.RawQuery))
+	refused := auth.Presented(sent, auth.Exposed(i.proxy.format, i.r.URL))
 	if sent {
 		principal, state := i.proxy.auth.ByHash(ctx, h, i.policy.keys)
 		if i.principal = principal; refused == nil {

@@ -168,7 +168,7 @@ func coherent(e auth.Explanation) string {
 		}
 	}
 	switch {
-	case !slices.Equal(names, checkNames):
+	case !slices.Equal(names, checkNames) && (e.Rule == nil || !slices.Equal(names, append(checkNames[:len(checkNames):len(checkNames)], "upstream"))):
 		return fmt.Sprintf("the checks are %v", names)
 	case (e.Status == 0) != (len(failed) == 0):
 		return fmt.Sprintf("status %d where %v failed", e.Status, failed)

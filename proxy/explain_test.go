@@ -64,7 +64,8 @@ func TestExplain(t *testing.T) {
 		{"organization and space", "writer", "PUT", "/org/acme?space=nowhere", nil, 403, "Insufficient permissions", "pppppffsp", "another organization"},
 		{"key in the query", "none", "GET", "/any/x?k=" + g.secrets["reader"], nil, 401, "API key is missing", "pppfsssss", "stands in the URL"},
 		{"key in the query and header", "reader", "GET", "/any/x?k=" + g.secrets["writer"], nil, 400, "Ambiguous credentials", "pppfpsspp", "another in the URL"},
-		{"key in the path", "reader", "POST", "/any/" + g.secrets["writer"], nil, 0, "", "pppppsspp", ""},
+		{"key in the path", "none", "POST", "/any/" + g.secrets["writer"], nil, 401, "API key is missing", "pppfsssss", "stands in the URL"},
+		{"key in the path and header", "reader", "POST", "/any/" + g.secrets["writer"], nil, 400, "Ambiguous credentials", "pppfpsspp", "another in the URL"},
 		{"public", "none", "GET", "/status", nil, 0, "", "pppsssssp", `"address" has 2 of 2 requests per 1 hour left`},
 		{"public, with a key", "paused", "POST", "/status?k=" + g.secrets["reader"], nil, 0, "", "pppsssssp", `"address" has 1 of 2`},
 		{"public, used up", "reader", "GET", "/status", nil, 429, "Rate limit exceeded", "pppsssssf", `"address" has 0 of 2`},
@@ -92,6 +93,9 @@ func TestExplain(t *testing.T) {
 			}
 			results, said := "", ""
 			for _, check := range e.Checks {
+				if check.Name == "upstream" { // TestExplainUpstream
+					continue
+				}
 				results += check.Result[:1]
 				if said == "" && (check.Result == "fail" || check.Name == "limit") {
 					said = check.Detail

@@ -18,9 +18,8 @@ const (
 
 // findInClear finds out whose key was sent in clear.
 func (p *Proxy) findInClear(x *exchange) {
-	credential, _ := auth.Bearer(p.format, x.r.Header, x.r.URL.RawQuery)
-	x.exposed = credential.Exposed
-	if x.keyID = p.exposes(x, credential.Token, exposedInClear); x.keyID != "" {
+	token, _ := auth.Bearer(x.r.Header, x.exposed)
+	if x.keyID = p.exposes(x, token, exposedInClear); x.keyID != "" {
 		x.inClear = true
 		p.metrics.exposedInClear.Inc()
 	}

@@ -18,9 +18,6 @@ var errCut = errors.New("the request was cut")
 
 // follow makes an answer that may flow for long one that can be cut.
 func (x *exchange) follow(res *http.Response) {
-	if x.principal == nil || res.Body == nil {
-		return
-	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		if conn, ok := res.Body.(io.ReadWriteCloser); ok {
 			t := &tunnel{conn: conn, answered: make(chan struct{})}

@@ -381,15 +381,3 @@ func waitFor(t *testing.T, cond func() bool) {
 	}
 	t.Fatal("did not happen within 5 s")
 }
-
-// TestKeyInThePath: the log used to repeat it in url.path.
-func TestKeyInThePath(t *testing.T) {
-	g := newGate(t, gateOptions{})
-	_, secret := g.key(keys.NewKey{})
-	g.get("GET", "/any/"+secret, secret)
-	waitFor(t, func() bool { return g.logs.FilterMessage("request").Len() == 1 })
-	line := g.logs.All()[0].ContextMap()
-	if path := fmt.Sprint(line["url.path"]); strings.Contains(path, secret) || line["key_exposed_in_url"] != true {
-		t.Errorf("logged %v", line)
-	}
-}

@@ -36,11 +36,13 @@ import (
 type gate struct {
 	t        testing.TB
 	url      string
+	server   *httptest.Server
 	proxy    *proxy.Proxy
 	auth     *auth.Authenticator
 	service  *keys.Service
 	store    keys.Store
-	logs     *observer.ObservedLogs
+	logs     *observer.ObservedLogs // of requests
+	told     *observer.ObservedLogs // of upstreams
 	registry *prometheus.Registry
 	upstream *upstream
 	ledger   *memory.Ledger
@@ -124,6 +126,7 @@ type gateOptions struct {
 	trusted []netip.Prefix
 	target  string               // instead of the recording upstream
 	noMe    bool                 // /.keygate/ is nothing special
+	https   bool                 // is required
 	patient time.Duration        // with a client's body; 0: for ever
 	takes   time.Duration        // for which an answer may stand still over HTTP/2; 0: for ever
 	rate    int                  // bytes a second that a client must send and take; 0: any
@@ -150,6 +153,8 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	}
 	core, logs := observer.New(o.level)
 	g.logs = logs
+	tells, told := observer.New(o.level)
+	g.told = told
 	g.ledger = memory.New(memory.Options{Now: g.clock})
 	g.broken = &breakable{Ledger: g.ledger}
 	authenticator := auth.New(auth.Options{Store: store, Format: format, CacheKeys: 1000, FreshFor: o.fresh, Now: g.clock})
@@ -164,7 +169,7 @@ func newGate(t testing.TB, o gateOptions) *gate {
 		Limiter: ratelimit.NewLimiter(ratelimit.LimiterOptions{
 			Ledger: g.broken, Local: memory.New(memory.Options{Now: g.clock}), Now: g.clock,
 		}),
-		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, Sends: pace.Pace{Wait: o.patient, Rate: o.rate}, Takes: pace.Pace{Wait: o.takes, Rate: o.rate}, MaxPerKey: o.perKey, AccessLog: zap.New(core), Metrics: g.registry, Now: g.clock,
+		Format: format, Realm: "test", TrustedProxies: o.trusted, Me: !o.noMe, RequireHTTPS: o.https, Sends: pace.Pace{Wait: o.patient, Rate: o.rate}, Takes: pace.Pace{Wait: o.takes, Rate: o.rate}, MaxPerKey: o.perKey, AccessLog: zap.New(core), Log: zap.New(tells), Metrics: g.registry, Now: g.clock,
 	})
 	t.Cleanup(g.proxy.Close)
 	if o.policy == "" {
@@ -178,9 +183,9 @@ func newGate(t testing.TB, o gateOptions) *gate {
 	if _, err := g.service.Bootstrap(context.Background(), keys.BootstrapOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(g.proxy)
-	t.Cleanup(server.Close)
-	g.url = server.URL
+	g.server = httptest.NewServer(g.proxy)
+	t.Cleanup(g.server.Close)
+	g.url = g.server.URL
 	return g
 }
 
@@ -285,8 +290,6 @@ func (g *gate) metric(series string) float64 {
 	}
 	return 0
 }
-
-var zapExposed = zap.Bool("key_exposed_in_url", true)
 
 func zapDecision(d string) zap.Field { return zap.String("decision", d) }
 

@@ -34,6 +34,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // decide returns nil where the request may be forwarded, and fills in what the
 // forwarding needs.
 func (p *Proxy) decide(x *exchange) *refusal {
+	x.exposed = auth.Exposed(p.format, x.r.URL)
 	if answer := p.checkSecure(x); answer != nil {
 		return answer
 	}
@@ -55,19 +56,18 @@ func (p *Proxy) decide(x *exchange) *refusal {
 		return x.decidePublic()
 	}
 
-	credential, refused := auth.Bearer(p.format, x.r.Header, x.r.URL.RawQuery)
-	x.exposed = credential.Exposed
+	token, refused := auth.Bearer(x.r.Header, x.exposed)
 	if refused != nil {
 		return x.refused(refused)
 	}
-	answer = p.admit(x, credential.Token, 0)
+	answer = p.admit(x, token, 0)
 	if stopped, ok := errors.AsType[*ratelimit.StoppedError](x.cause); ok {
 		// The ledger knows of a change of the key that this replica has not
 		// heard of: forget the key and look again, once. What the store says
 		// then is newer than the mark, whatever its version.
 		x.cause = nil
 		p.auth.Changed(keys.Change{Kind: keys.KindKey, ID: x.principal.Key.ID})
-		answer = p.admit(x, credential.Token, stopped.Version)
+		answer = p.admit(x, token, stopped.Version)
 	}
 	return answer
 }
@@ -202,7 +202,6 @@ func (x *exchange) askFor(known int64) {
 // decidePublic admits a request without a key within the address's budget.
 func (x *exchange) decidePublic() *refusal {
 	x.decision = public
-	x.exposed = auth.Exposed(x.proxy.format, x.r.URL.RawQuery)
 	if answer := x.checkLength(); answer != nil {
 		return answer
 	}

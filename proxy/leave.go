@@ -19,28 +19,39 @@ func (p *Proxy) Leave() { p.leaving.Store(true) }
 // Tunnels is how many WebSocket connections are open.
 func (p *Proxy) Tunnels() int64 { return p.tunnels.Load() }
 
-// Dismiss ends the WebSocket connections and gRPC calls whose clients can be told that
-// the gateway stops, and returns when they are gone, a second later at most. Whatever
-// else is under way is left to whoever closes the connections.
-func (p *Proxy) Dismiss() {
-	for end := time.Now().Add(farewell); p.dismiss() > 0 && time.Now().Before(end); {
+// Dismiss ends whatever is under way, a second later at most: the WebSocket
+// connections and gRPC calls whose clients can be told that the gateway stops, and
+// then, by closeAll, which closes all connections, the rest. It returns when nothing is
+// left, so that all of it is in the log, another second later at most.
+func (p *Proxy) Dismiss(closeAll func()) {
+	gone(func() int { return p.dismiss(true) })
+	p.dismiss(false)
+	closeAll()
+	gone(func() int { return p.dismiss(false) })
+}
+
+// gone waits until there are none left.
+func gone(left func() int) {
+	for end := time.Now().Add(farewell); left() > 0 && time.Now().Before(end); {
 		time.Sleep(dismissEvery)
 	}
 }
 
-// dismiss returns how many there are.
-func (p *Proxy) dismiss() (n int) {
+// dismiss returns how many requests are under way. With a farewell it is about those
+// alone whose clients can be told, and ends them.
+func (p *Proxy) dismiss(withFarewell bool) (n int) {
 	for i := range p.streams.shards {
 		s := &p.streams.shards[i]
 		s.mu.Lock()
 		for x := s.first; x != nil; x = x.stream.next {
 			f := x.stream.flow
-			if f == nil || !f.saysFarewell() || x.stream.cut != nil {
+			if withFarewell && (f == nil || !f.saysFarewell() || x.stream.cut != nil) {
 				continue
 			}
 			n++
-			if !x.stream.late {
-				x.stream.late = true
+			x.stream.late = true
+			if withFarewell && !x.stream.told {
+				x.stream.told = true
 				x.sever(stopping, errStopping, farewell)
 			}
 		}

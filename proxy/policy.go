@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"keygate/auth"
 	"keygate/internal/keys"
 	"keygate/proxy/route"
@@ -89,14 +91,15 @@ func (p *Policy) makeUpstreams(rules []*route.Rule, of map[string]upstream.Optio
 }
 
 // begin makes the policy act, after a former one that may be nil: upstreams that
-// did not change go on with their connections and all they have learnt.
-func (p *Policy) begin(former *Policy) {
+// did not change go on with their connections and all they have learnt. The log is
+// told what becomes of the others.
+func (p *Policy) begin(former *Policy, log *zap.Logger) {
 	for name, u := range p.upstreams {
 		if former != nil && former.upstreams[name] != nil && u.Same(former.upstreams[name]) {
 			p.upstreams[name] = former.upstreams[name]
 			continue
 		}
-		u.Start()
+		u.Start(log)
 	}
 	for _, r := range p.rules {
 		r.to = p.upstreams[r.Upstream].Client(r.Timeouts)

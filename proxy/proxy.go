@@ -58,8 +58,10 @@ type Options struct {
 	Exposed func(key, where string)
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
-	Metrics   prometheus.Registerer
-	Now       func() time.Time
+	// Log, if not nil, is told what becomes of upstreams.
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
 }
 
 // Proxy is the handler in front of the upstreams. SetPolicy must be called
@@ -79,6 +81,7 @@ type Proxy struct {
 	hsts      []string                // value of Strict-Transport-Security; nil: none
 	exposed   func(key, where string) // nil: nobody wants to know
 	accessLog *zap.Logger
+	log       *zap.Logger
 	metrics   *metrics
 	now       func() time.Time
 	policy    atomic.Pointer[Policy]
@@ -120,6 +123,9 @@ func New(o Options) *Proxy {
 		resetFloods: newResetFloods(o.Metrics),
 		preflights:  newPreflights(o.Now),
 	}
+	if p.log = o.Log; p.log == nil {
+		p.log = zap.NewNop()
+	}
 	if o.HSTS > 0 {
 		p.hsts = []string{fmt.Sprintf("max-age=%d", int64(o.HSTS/time.Second))}
 	}
@@ -146,7 +152,7 @@ func New(o Options) *Proxy {
 // began with.
 func (p *Proxy) SetPolicy(policy *Policy) {
 	former := p.policy.Load()
-	policy.begin(former)
+	policy.begin(former, p.log)
 	p.policy.Store(policy)
 	p.metrics.forget()
 	if former != nil {

@@ -69,20 +69,25 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 	if x.rule != nil {
 		f = append(f, zap.String("http.route", x.rule.name))
 	}
-	if x.keyID != "" {
-		f = append(f, zap.String("key_id", x.keyID))
-	}
 	if x.principal != nil {
 		f = append(f, zap.String("key_id", x.principal.Key.ID), zap.String("plan", x.principal.Plan.Name))
 		if x.principal.Organization != nil {
 			f = append(f, zap.String("organization_id", x.principal.Organization.ID))
 		}
+	} else if x.keyID != "" {
+		f = append(f, zap.String("key_id", x.keyID))
 	}
 	if x.reason != "" {
 		f = append(f, zap.String("reason", x.reason))
 	}
 	if !x.sent.IsZero() {
 		f = append(f, zap.Float64("upstream_duration_ms", float64(x.upstream)/millisecond))
+		if x.failedUpstream() {
+			f = append(f, zap.String("upstream", x.rule.Upstream))
+			if target := x.call.Target(); target != "" {
+				f = append(f, zap.String("target", target))
+			}
+		}
 	}
 	if theirs := x.r.Header["X-Request-Id"]; len(theirs) > 0 && len(theirs[0]) <= 128 {
 		f = append(f, zap.String("client_request_id", x.proxy.withoutKey(theirs[0])))
@@ -103,6 +108,15 @@ func (x *exchange) log(level zapcore.Level, path string, took time.Duration) {
 		entry.Write(f...)
 	}
 	clear(f) // the next exchange must not keep this one's strings alive
+}
+
+// failedUpstream reports whether an operator will want to know whose answer this was.
+func (x *exchange) failedUpstream() bool {
+	switch x.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return !x.done
 }
 
 // upstreamMetrics are those of the upstreams of the policy in force.

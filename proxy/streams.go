@@ -64,7 +64,8 @@ type stream struct {
 	doubted    time.Time       // since when the store cannot be asked
 	cut        *auth.Refusal   // why it was cut; nil: it was not
 	flow       flow            // the answer, once it flows; nil: not yet, or it is short
-	late       bool            // it was cut because the program stops
+	late       bool            // the program stops, and its time is over
+	told       bool            // its client is told so
 	lifted     bool            // the server's time-out was taken off
 	slow       bool            // it was ended because its client did not take the answer
 }
@@ -157,12 +158,12 @@ func (x *exchange) unlink() (lifted bool) {
 	if next != nil {
 		next.stream.prev = prev
 	}
-	x.late = (x.late || x.stream.slow) && x.stream.cut == nil
+	x.late = (x.late || x.stream.slow) && x.stream.cut == nil && !x.stream.late
 	lifted = x.stream.lifted
 	if x.stream.cut != nil {
 		x.reason = "It was cut while it was under way. " + x.stream.cut.Words()
 		x.proxy.streams.cut.WithLabelValues(cutReason(x.stream.cut)).Inc()
-	} else if x.stream.late {
+	} else if x.stream.told || x.stream.late && (!x.done || x.r.Context().Err() != nil) { // or it ended by itself
 		x.reason = "It was cut while it was under way. keygate stops, and the time to end by itself was over."
 	}
 	x.stream = stream{number: x.stream.number}
@@ -290,6 +291,8 @@ func (x *exchange) sever(why *goodbye, cause error, wait time.Duration) {
 	}
 	if f != nil {
 		go f.Close() // over HTTP/2 it may wait for a body that the client is sending
+	} else {
+		x.call.Body.GiveUp() // or the transport would not come back before the client has sent more
 	}
 	// Of the real clock; writers of tests have no deadline.
 	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(wait))

@@ -104,9 +104,9 @@ func (s *socket) frame(t testing.TB) (opcode byte, payload string) {
 }
 
 // events opens a stream of them and reads the first.
-func (g *gate) events(secret string) *bufio.Reader {
+func (g *gate) events(path, secret string) *bufio.Reader {
 	g.t.Helper()
-	r, err := http.NewRequest(http.MethodGet, g.url+"/any/events", nil)
+	r, err := http.NewRequest(http.MethodGet, g.url+path, nil)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestStreamsAreCut(t *testing.T) {
 			g.upstream.answer = streamingUpstream
 			k, secret := g.streamKey()
 			_, other := g.key(keys.NewKey{Name: "stays", Permissions: []string{"orders:read"}})
-			stays, ws, events := g.webSocket("/any/ws", other, ""), g.webSocket("/any/ws", secret, ""), g.events(secret)
+			stays, ws, events := g.webSocket("/any/ws", other, ""), g.webSocket("/any/ws", secret, ""), g.events("/any/events", secret)
 			g.wait(2 * time.Second)
 			g.stillOpen()
 			if n := g.metric("keygate_open_streams{}"); n != 3 {
@@ -252,7 +252,7 @@ func TestSilentFeedCutsNothing(t *testing.T) {
 	g := newGate(t, gateOptions{policy: streamPolicy, fresh: time.Second})
 	g.upstream.answer = streamingUpstream
 	_, secret := g.streamKey()
-	ws, events := g.webSocket("/any/ws", secret, ""), g.events(secret)
+	ws, events := g.webSocket("/any/ws", secret, ""), g.events("/any/events", secret)
 	for range 120 {
 		g.wait(time.Second)
 		g.stillOpen()

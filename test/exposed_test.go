@@ -30,10 +30,11 @@ func testKeyInAURL(t *testing.T, pause bool) {
 	}
 	g.refused(http.StatusUnauthorized, "API key is missing", "/x?k="+strings.ReplaceAll(encoded.Secret, "_", "%5F"), "")
 	g.refused(http.StatusBadRequest, "Ambiguous credentials", "/x?k="+beside.Secret, honest.Secret)
-	g.wants(http.StatusOK, "/x/"+inPath.Secret, honest.Secret)
+	g.refused(http.StatusUnauthorized, "API key is missing", "/x/"+inPath.Secret, "")
+	g.refused(http.StatusBadRequest, "Ambiguous credentials", "/x/"+inPath.Secret, honest.Secret)
 	g.refused(http.StatusUnauthorized, "API key is missing", "/x?k="+newSecret(t), "") // nobody's
-	if n := g.metric(`keygate_exposed_keys_total{where="url"}`); n != 7 {
-		t.Errorf("%v requests with a key in their URL are counted, want 7", n)
+	if n := g.metric(`keygate_exposed_keys_total{where="url"}`); n != 8 {
+		t.Errorf("%v requests with a key in their URL are counted, want 8", n)
 	}
 	exposed := []string{asked.ID, encoded.ID, beside.ID, inPath.ID}
 	eventually(t, "the keys are reported", func() bool {
@@ -63,7 +64,7 @@ func testKeyInAURL(t *testing.T, pause bool) {
 			}
 		}
 	}
-	if named[asked.ID] != 3 || named[encoded.ID] != 1 || named[beside.ID] != 1 || named[honest.ID] != 1 || named[nil] != 1 {
+	if named[asked.ID] != 3 || named[encoded.ID] != 1 || named[beside.ID] != 1 || named[inPath.ID] != 2 || named[nil] != 1 {
 		t.Errorf("log lines of requests with a key in their URL: %v", named)
 	}
 }

@@ -249,4 +249,13 @@ func TestStopCutsStreams(t *testing.T) {
 	if len(g.logged("requests were cut off")) == 0 {
 		t.Errorf("no warning:\n%s", g.said())
 	}
+	cut := 0
+	for _, line := range g.logged("request") {
+		if strings.Contains(fmt.Sprint(line["reason"]), "keygate stops") {
+			cut++
+		}
+	}
+	if cut != len(streams) {
+		t.Errorf("the log says of %d of %d streams that the end of the drain cut them", cut, len(streams))
+	}
 }

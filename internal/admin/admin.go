@@ -207,11 +207,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, c *call) {
 }
 
 func (h *handler) authenticate(r *http.Request, c *call) *auth.Refusal {
-	credential, refusal := auth.Bearer(h.Format, r.Header, r.URL.RawQuery)
+	token, refusal := auth.Bearer(r.Header, auth.Exposed(h.Format, r.URL))
 	if refusal != nil {
 		return refusal
 	}
-	principal, refusal := h.Auth.Authenticate(r.Context(), credential.Token, c.client, h.Policy())
+	principal, refusal := h.Auth.Authenticate(r.Context(), token, c.client, h.Policy())
 	if refusal != nil {
 		return refusal
 	}

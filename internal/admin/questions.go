@@ -73,7 +73,7 @@ type ExplainedRule struct {
 // Check is one step of the decision.
 type Check struct {
 	_      struct{} `json:"-" additionalProperties:"true"`
-	Name   string   `json:"name" doc:"path, route, method, key, address, organization, space, scope or limit."`
+	Name   string   `json:"name" doc:"https (where it is required), path, route, method, key, address, organization, space, scope, limit or upstream (where the request would go to one)."`
 	Result string   `json:"result" enum:"pass,fail,skip"`
 	Detail string   `json:"detail,omitempty"`
 }

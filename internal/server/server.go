@@ -112,7 +112,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	gate := proxy.New(proxy.Options{
 		Auth: authenticator, Limiter: limiter, Settling: settling, InFlight: inFlight, Format: format, Realm: o.Config.Realm,
 		TrustedProxies: o.Config.TrustedProxies, Me: o.Config.Me, MaxURL: o.Config.MaxURL, Sends: sends(o.Config), Takes: takes(o.Config), MaxPerKey: o.Config.MaxPerKey, RequireHTTPS: o.Config.RequireHTTPS, HSTS: o.Config.HSTS, Exposed: exposed.note,
-		AccessLog: logs.access, Metrics: registry, Now: time.Now,
+		AccessLog: logs.access, Log: log, Metrics: registry, Now: time.Now,
 	})
 	cleanUp.add(func() error { gate.Close(); return nil })
 	cleanUp.add(inBackground(gate.WatchStreams))

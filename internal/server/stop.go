@@ -41,8 +41,7 @@ func stop(ctx context.Context, c config.Config, gate *proxy.Proxy, log *zap.Logg
 				log.Warn("requests were cut off", zap.Error(err))
 			}
 		}
-		gate.Dismiss()
-		closeAll(log, served.proxy()...)
+		gate.Dismiss(func() { closeAll(log, served.proxy()...) })
 	}
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), adminDrain)
 	defer cancel()

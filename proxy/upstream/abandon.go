@@ -68,6 +68,15 @@ func (o *orphan) stop(over bool) {
 // had not got the whole body.
 func (b *Body) Abandoned() bool { return b != nil && b.orphan.dead.Load() }
 
+// GiveUp ends the wait for the client at once: the request is over. It must not be
+// called when the request's handler has returned.
+func (b *Body) GiveUp() {
+	if b != nil {
+		b.orphan.dead.Store(true)
+		b.interrupt()
+	}
+}
+
 // wire is a connection to an upstream that tells the body on it when it is closed.
 type wire struct {
 	*net.TCPConn

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // BusyError is a request that was not sent, to spare the upstream.
@@ -32,6 +34,11 @@ type breaker struct {
 	since    atomic.Int64 // when it opened, by the clock
 	probing  atomic.Bool  // one request is let through, to see whether the upstream is well
 	refusals atomic.Uint64
+	notices  notices
+
+	// Of what opens it; its own lock guards both.
+	counts gobreaker.Counts
+	failed error // the last failure
 }
 
 // errNoVerdict is what a request that ended for its client's sake tells the
@@ -50,17 +57,38 @@ func newBreaker(o Breaker, clock func() int64) *breaker {
 		Timeout:      o.Open,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			done := c.TotalSuccesses + c.TotalFailures
+			b.counts = c
 			return int64(done) >= int64(o.Requests) && int64(c.TotalFailures)*100 >= int64(o.Failures)*int64(done)
 		},
 		IsExcluded: func(err error) bool { return errors.Is(err, errNoVerdict) },
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			b.probing.Store(to == gobreaker.StateHalfOpen)
-			if to == gobreaker.StateOpen {
-				b.since.Store(clock())
+		IsSuccessful: func(err error) bool {
+			if err != nil {
+				b.failed = err
 			}
+			return err == nil
 		},
+		OnStateChange: b.changed,
 	})
 	return b
+}
+
+// changed is called under the breaker's lock.
+func (b *breaker) changed(_ string, from, to gobreaker.State) {
+	b.probing.Store(to == gobreaker.StateHalfOpen)
+	switch to {
+	case gobreaker.StateOpen:
+		b.since.Store(b.clock())
+		if from == gobreaker.StateHalfOpen {
+			b.notices.say(zapcore.WarnLevel, "an upstream's breaker is open again: the request that tried failed too", zap.Duration("for", b.open), zap.Error(b.failed))
+			return
+		}
+		b.notices.say(zapcore.WarnLevel, "an upstream's breaker opens: too many requests failed", zap.Uint32("failures", b.counts.TotalFailures),
+			zap.Uint32("requests", b.counts.TotalSuccesses+b.counts.TotalFailures), zap.Duration("for", b.open), zap.Error(b.failed))
+	case gobreaker.StateHalfOpen:
+		b.notices.say(zapcore.InfoLevel, "an upstream's breaker is half open: one request may try")
+	default:
+		b.notices.say(zapcore.InfoLevel, "an upstream's breaker closes: the request that tried was answered")
+	}
 }
 
 // allow returns what is to be told how the request went. Its body may be nil.
@@ -73,8 +101,25 @@ func (b *breaker) allow(body *Body) (func(error), error) {
 		return done, nil
 	}
 	b.refusals.Add(1)
+	return nil, b.busy()
+}
+
+// busy is what a request gets that is held back.
+func (b *breaker) busy() *BusyError {
 	wait := b.open - time.Duration(b.clock()-b.since.Load())
-	return nil, &BusyError{Open: true, RetryAfter: max(wait, 0)}
+	return &BusyError{Open: true, RetryAfter: max(wait, 0)}
+}
+
+// holdsBack reports whether allow would refuse a request.
+func (b *breaker) holdsBack() bool {
+	switch b.State() {
+	case gobreaker.StateOpen:
+		return true
+	case gobreaker.StateHalfOpen:
+		c := b.Counts()
+		return c.Requests > c.TotalExclusions // one is trying
+	}
+	return false
 }
 
 // probe is a request with a body that is to show whether the upstream is well, while

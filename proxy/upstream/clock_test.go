@@ -18,7 +18,7 @@ func TestClockThatIsSetBack(t *testing.T) {
 	u.now = func() time.Time { return now }
 	out := u.targets[0]
 	for range ejectAfter {
-		u.failed(out, timedOut)
+		u.failed(out, timedOut, errTest)
 	}
 	connections := u.Client(u.options.Timeouts).connections[0]
 	connections.suspect(u.clock())
@@ -26,7 +26,7 @@ func TestClockThatIsSetBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done(errFailed)
+	done(errTest)
 
 	now = clocktest.SetBack(now, 2*time.Hour)
 	if _, err := u.breaker.allow(nil); err == nil || err.(*BusyError).RetryAfter > time.Hour {

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // target is one place of an upstream, and what is known of it.
@@ -30,6 +33,8 @@ type target struct {
 	until    atomic.Int64 // ejected until then, by the upstream's clock
 	ejected  atomic.Int32 // times in a row
 	ejection atomic.Uint64
+
+	notices notices
 }
 
 // reason is what was wrong with a target's answer, as metrics name it.
@@ -77,19 +82,27 @@ func (t *target) answered(clock func() int64) {
 	if t.inARow.Load() != 0 {
 		t.inARow.Store(0)
 	}
-	if t.ejected.Load() != 0 && t.until.Load() <= clock() {
-		t.ejected.Store(0)
+	if t.ejected.Load() != 0 && t.until.Load() <= clock() && t.ejected.Swap(0) != 0 {
+		t.notices.say(zapcore.InfoLevel, "an upstream's target answers requests again")
 	}
 }
 
 // failed notes that a request got none, and ejects the target if it was one too
-// many. More than half of the targets are never ejected: then what fails is
-// probably not the targets.
-func (u *Upstream) failed(t *target, why reason) {
+// many. The error is for the log.
+func (u *Upstream) failed(t *target, why reason, err error) {
 	t.failures[why].Add(1)
 	if t.inARow.Add(1) < ejectAfter {
 		return
 	}
+	if span := u.eject(t); span > 0 {
+		t.notices.say(zapcore.WarnLevel, "an upstream's target is left alone: requests in a row failed on it",
+			zap.Int("failures", ejectAfter), zap.String("reason", reasonNames[why]), zap.Duration("for", span), zap.Error(err))
+	}
+}
+
+// eject leaves a target alone and returns for how long. More than half of the targets
+// never are: then what fails is probably not the targets.
+func (u *Upstream) eject(t *target) time.Duration {
 	u.ejecting.Lock()
 	defer u.ejecting.Unlock()
 	now := u.clock()
@@ -100,13 +113,14 @@ func (u *Upstream) failed(t *target, why reason) {
 		}
 	}
 	if t.until.Load() > now || 2*out > len(u.targets) {
-		return
+		return 0
 	}
 	span := min(ejectFor<<min(t.ejected.Load(), 10), ejectMost)
 	t.inARow.Store(0)
 	t.ejected.Add(1)
 	t.ejection.Add(1)
 	t.until.Store(now + int64(span))
+	return span
 }
 
 // Active checks: so many failures in a row make a target ill, so many successes
@@ -133,11 +147,13 @@ func (t *target) watch(ctx context.Context, every time.Duration, probe func(cont
 			if row++; row == illAfter {
 				t.ill.Store(true)
 				row = 0
+				t.notices.say(zapcore.WarnLevel, "an upstream's target is taken out: health checks in a row failed", zap.Int("failures", illAfter), zap.Error(err))
 			}
 		default:
 			if row++; row == wellAfter {
 				t.ill.Store(false)
 				row = 0
+				t.notices.say(zapcore.InfoLevel, "an upstream's target is put back: health checks in a row succeeded", zap.Int("successes", wellAfter))
 			}
 		}
 	}

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -67,21 +69,62 @@ func newConnections(t *target, bounds route.Timeouts, config *tls.Config, instea
 	return c
 }
 
-// errNoStatus is what an answer comes to whose status has three digits but none of a
-// class that there is (RFC 9110, section 15): no server of net/http's can pass it on.
-var errNoStatus = errors.New("the upstream answered with a status below 100")
-
 func (c *connections) roundTrip(r *http.Request) (*http.Response, error) {
 	transport := c.instead
 	if transport == nil {
 		transport = c.current.Load()
 	}
 	res, err := transport.RoundTrip(r)
-	if err == nil && res.StatusCode < http.StatusContinue {
-		_ = res.Body.Close()
-		return nil, errNoStatus
+	if err != nil {
+		return nil, short(err)
 	}
-	return res, err
+	if err := passable(r, res); err != nil {
+		_ = res.Body.Close()
+		return nil, err
+	}
+	return res, nil
+}
+
+// What no server can pass on: an answer whose status has three digits but none of a
+// class that there is (RFC 9110, section 15), and a change to a protocol that the
+// request did not ask for (section 15.2.2), of which httputil.ReverseProxy would leave
+// the connection open for nobody.
+var (
+	errNoStatus = errors.New("the upstream answered with a status below 100")
+	errUnasked  = errors.New("the upstream changed to a protocol that it was not asked for")
+)
+
+func passable(r *http.Request, res *http.Response) error {
+	switch {
+	case res.StatusCode < http.StatusContinue:
+		return errNoStatus
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		asked := r.Header["Upgrade"] // of the request as keygate makes it: one value at most
+		if _, taken := res.Body.(io.ReadWriteCloser); !taken || len(asked) == 0 || !strings.EqualFold(asked[0], res.Header.Get("Upgrade")) {
+			return errUnasked
+		}
+	}
+	return nil
+}
+
+// maxError bounds in bytes what an error says in the log: net/http repeats the line
+// that it cannot read, of whatever length.
+const maxError = 512
+
+// longError is one that says too much.
+type longError struct{ error }
+
+func (e *longError) Error() string {
+	return strings.ToValidUTF8(e.error.Error()[:maxError], "") + " …"
+}
+
+func (e *longError) Unwrap() error { return e.error }
+
+func short(err error) error {
+	if len(err.Error()) <= maxError {
+		return err
+	}
+	return &longError{err}
 }
 
 func (c *connections) closeIdle() { c.current.Load().CloseIdleConnections() }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"keygate/proxy/route"
 )
 
@@ -96,11 +98,17 @@ func (u *Upstream) Same(other *Upstream) bool {
 	return reflect.DeepEqual(u.options, other.options)
 }
 
-// Start begins to look at the targets: their health, and where their names lead.
-func (u *Upstream) Start() {
+// Start begins to look at the targets: their health, and where their names lead. The
+// log is told what becomes of them and of the breaker.
+func (u *Upstream) Start(log *zap.Logger) {
+	log = log.With(zap.String("upstream", u.options.Name))
+	if u.breaker != nil {
+		u.breaker.notices.begin(log)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	u.stop = stop
 	for i, t := range u.targets {
+		t.notices.begin(log.With(zap.String("target", t.label)))
 		if u.options.Health != nil {
 			probe := newProbe(*u.options.Health, t, u.clients[u.options.Timeouts].connections[i])
 			u.checks.Go(func() { t.watch(ctx, u.options.Health.Every, probe) })
@@ -129,6 +137,12 @@ func (u *Upstream) Close() {
 	if u.stop != nil {
 		u.stop()
 		u.checks.Wait()
+	}
+	for _, t := range u.targets {
+		t.notices.end()
+	}
+	if u.breaker != nil {
+		u.breaker.notices.end()
 	}
 	for _, c := range u.clients {
 		for _, to := range c.connections {
@@ -173,4 +187,29 @@ func (u *Upstream) pick(tried uint64) *target {
 		return fit[b]
 	}
 	return fit[a]
+}
+
+// Outlook is what a request would meet at an upstream.
+type Outlook struct {
+	// Targets there are, of which so many are well.
+	Targets, Well int
+	// Busy says that it would not be sent; nil: it would.
+	Busy *BusyError
+}
+
+// Outlook is what a request would meet at the moment. It counts for none.
+func (u *Upstream) Outlook() Outlook {
+	out, now := Outlook{Targets: len(u.targets)}, u.clock()
+	for _, t := range u.targets {
+		if t.well(now) {
+			out.Well++
+		}
+	}
+	switch most := u.options.MaxConcurrent; {
+	case most > 0 && u.inFlight.Load() >= int64(most):
+		out.Busy = &BusyError{}
+	case u.breaker != nil && u.breaker.holdsBack():
+		out.Busy = u.breaker.busy()
+	}
+	return out
 }

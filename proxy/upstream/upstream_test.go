@@ -17,10 +17,13 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
 	"keygate/proxy/route"
 )
+
+var errTest = errors.New("it failed")
 
 func newTest(t interface {
 	Helper()
@@ -60,7 +63,7 @@ func TestPick(t *testing.T) {
 			case 2:
 				now = now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)
 			default:
-				u.failed(x, brokenOff)
+				u.failed(x, brokenOff, errTest)
 			}
 			out := 0
 			for _, x := range u.targets {
@@ -91,7 +94,7 @@ func TestEjectionGrows(t *testing.T) {
 	x := u.targets[0]
 	for _, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 2 * time.Minute, 2 * time.Minute} {
 		for range ejectAfter {
-			u.failed(x, timedOut)
+			u.failed(x, timedOut, errTest)
 		}
 		if got := time.Duration(x.until.Load() - u.clock()); got != want {
 			t.Fatalf("ejected for %v, want %v", got, want)
@@ -100,7 +103,7 @@ func TestEjectionGrows(t *testing.T) {
 	}
 	x.answered(u.clock)
 	for range ejectAfter {
-		u.failed(x, timedOut)
+		u.failed(x, timedOut, errTest)
 	}
 	if got := time.Duration(x.until.Load() - u.clock()); got != ejectFor {
 		t.Errorf("after it was well it is ejected for %v", got)
@@ -274,7 +277,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			o.Targets = append(o.Targets, &url.URL{Scheme: "http", Host: "localhost:" + port})
 			o.Health = &Health{Type: kind, Path: "/", Every: time.Millisecond}
 		})
-		u.Start()
+		u.Start(zap.NewNop())
 		for kind == HTTPCheck && !u.targets[1].ill.Load() { // 404
 			time.Sleep(time.Millisecond)
 		}

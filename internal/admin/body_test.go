@@ -31,6 +31,35 @@ func TestBodiesThatAreNoText(t *testing.T) {
 	}
 }
 
+// A body of 1 MB took 4 GB of memory where its objects were nested 9,000 deep, each
+// under a name of 100 characters, and was answered with up to 46 MB: any key that may
+// use this API could end the whole gateway.
+func TestBodiesThatAskForMuch(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	many := func(n int, entry string) string { return strings.TrimSuffix(strings.Repeat(entry+",", n), ",") }
+	deep := strings.Repeat(`{"`+strings.Repeat("a", 100)+`":`, 9000) + "1" + strings.Repeat("}", 9000)
+	for name, c := range map[string]struct{ body, detail string }{
+		"nested objects":       {`{"name": "a", "x": ` + deep + `}`, "nested too deeply"},
+		"nested lists":         {`{"name": "a", "x": ` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "nested too deeply"},
+		"many values":          {`{"name": "a", "permissions": [` + many(400_000, "1") + `]}`, "too many values"},
+		"wrong values":         {`{"name": "a", "permissions": [` + many(5000, "1") + `]}`, "permissions[0]: must be a string"},
+		"unknown permissions":  {`{"name": "a", "permissions": [` + many(70_000, `"a:b"`) + `]}`, "permissions: has 70000 entries"},
+		"repeated permissions": {`{"name": "a", "permissions": [` + many(70_000, `"admin"`) + `]}`, "permissions: has 70000 entries"},
+		"wrong addresses":      {`{"name": "a", "allowed_cidrs": [` + many(70_000, `"a"`) + `]}`, "allowed_cidrs[0]: must be an address"},
+		"a long number":        {`{"name": "a", "overrides": {"max_keys": ` + strings.Repeat("9", 1_000_000) + `}}`, "max_keys: is a number that is too large or too long"},
+		"a large number":       {`{"name": "a", "overrides": {"max_keys": 1e400}}`, "max_keys: is a number that is too large or too long"},
+	} {
+		r := in.do("POST", "/v1/keys", c.body)
+		if r.status != http.StatusUnprocessableEntity || !strings.Contains(r.problem(t).Detail, c.detail) {
+			t.Errorf("%s: %d %.300s, want %q", name, r.status, r.body, c.detail)
+		}
+		if len(r.body) > 20_000 || len(r.problem(t).Errors) > mostFields {
+			t.Errorf("%s: an answer of %d bytes with %d errors", name, len(r.body), len(r.problem(t).Errors))
+		}
+	}
+}
+
 // The cursor of another list was taken: an empty page, which looks like the end.
 func TestCursorOfAnotherList(t *testing.T) {
 	t.Parallel()

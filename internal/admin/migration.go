@@ -120,7 +120,8 @@ func importItem(r keys.Imported) ImportItem {
 	}
 	item.Detail = sentence(r.Err.Error())
 	if invalid, ok := errors.AsType[*keys.InvalidError](r.Err); ok {
-		item.Errors = fieldErrors(invalid)
+		fields := fieldErrors(invalid)
+		item.Errors = fields[:min(mostFields, len(fields))]
 	}
 	return item
 }

@@ -150,9 +150,12 @@ func (c *call) fail(err error) failure {
 	return failure{c.problem(http.StatusServiceUnavailable, detail)}
 }
 
+// mostFields bounds the wrong fields that an answer lists.
+const mostFields = 100
+
 // invalid answers wrong fields.
 func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
-	const most = 3 // the list has them all
+	const most = 3 // the list has more
 	var parts []string
 	for _, f := range fields[:min(most, len(fields))] {
 		parts = append(parts, f.Field+": "+f.Detail)
@@ -162,7 +165,7 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 		detail += fmt.Sprintf("; and %d more", more)
 	}
 	p := c.problem(http.StatusUnprocessableEntity, detail+".")
-	p.Errors = fields
+	p.Errors = fields[:min(mostFields, len(fields))]
 	return p
 }
 

@@ -257,6 +257,9 @@ func maxKeys(p *Policy, o Organization) (*MaxKeys, error) {
 // its owner holds: at the organization and, for a key restricted to a space,
 // there; for any other key, at any space.
 func (c *check) permissions(field string, k Key, grants []Grant, p *Policy) {
+	if len(k.Permissions) > maxPermissions {
+		return // as Validate says; each by itself would take long
+	}
 	ceiling := p.Granted(grants, k.Organization, "")
 	for _, g := range grants {
 		if g.Space != "" && (k.Space == "" || g.Space == k.Space) {
@@ -302,6 +305,7 @@ func (c *check) plan(field, name string, p *Policy) {
 // dropped, an address stands for itself alone.
 func (c *check) cidrs(field string, in []string) []netip.Prefix {
 	var out []netip.Prefix
+	seen := make(map[netip.Prefix]bool) // of any number: they are counted later
 	for i, s := range in {
 		prefix, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -317,7 +321,8 @@ func (c *check) cidrs(field string, in []string) []netip.Prefix {
 			c.add(fmt.Sprintf("%s[%d]", field, i), s, "is an IPv4 network written as IPv6: write it as IPv4")
 			continue
 		}
-		if prefix = prefix.Masked(); !slices.Contains(out, prefix) {
+		if prefix = prefix.Masked(); !seen[prefix] {
+			seen[prefix] = true
 			out = append(out, prefix)
 		}
 	}

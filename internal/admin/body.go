@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -60,6 +61,10 @@ func readBody(ctx huma.Context, next func(huma.Context)) {
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		c.write(w, http.StatusBadRequest, "The request has no body: send a JSON object.")
+		return
+	}
+	if bytes.HasPrefix(body, []byte("\ufeff")) {
+		c.write(w, http.StatusBadRequest, "The body starts with a byte order mark, which JSON has none of: save it as UTF-8 without one.")
 		return
 	}
 	if i := invalidUTF8(body); i >= 0 { // encoding/json would put U+FFFD in its place
@@ -179,7 +184,7 @@ func (n *names) value(at string, depth int) {
 	case token == nil && at != "":
 		n.wrong = append(n.wrong, bodyField(at, "is null: leave it out, or give it a value"))
 	case number != "" && at != "" && !plain(number):
-		n.wrong = append(n.wrong, bodyField(at, "is a number that is too large or too long"))
+		n.wrong = append(n.wrong, bodyField(at, "is a number that is too large, or is not written in digits alone"))
 	case token == json.Delim('['):
 		for i := 0; n.more(); i++ {
 			n.value(at+"["+itoa(i)+"]", depth+1)
@@ -189,10 +194,15 @@ func (n *names) value(at string, depth int) {
 	}
 }
 
-// plain reports whether a number can be read, and repeated in an answer.
+// plain reports whether a number is one that a request can have: whole, and in digits
+// alone. 1e2 is a whole number to huma and none to encoding/json, whose error would
+// tell of our types. A fraction is left to huma.
 func plain(number json.Number) bool {
-	_, err := number.Float64()
-	return err == nil && len(number) <= maxNumberBytes
+	if _, err := number.Int64(); err == nil {
+		return true
+	}
+	value, err := number.Float64()
+	return err == nil && value != math.Trunc(value) && len(number) <= maxNumberBytes
 }
 
 func (n *names) object(at string, depth int) {

@@ -47,8 +47,12 @@ func TestBodiesThatAskForMuch(t *testing.T) {
 		"unknown permissions":  {`{"name": "a", "permissions": [` + many(2000, `"a:b"`) + `]}`, "permissions: has 2000 entries"},
 		"repeated permissions": {`{"name": "a", "permissions": [` + many(2000, `"admin"`) + `]}`, "permissions: has 2000 entries"},
 		"wrong addresses":      {`{"name": "a", "allowed_cidrs": [` + many(2000, `"a"`) + `]}`, "allowed_cidrs[0]: must be an address"},
-		"a long number":        {`{"name": "a", "overrides": {"max_keys": ` + strings.Repeat("9", 10_000) + `}}`, "max_keys: is a number that is too large or too long"},
-		"a large number":       {`{"name": "a", "overrides": {"max_keys": 1e400}}`, "max_keys: is a number that is too large or too long"},
+		"a long number":        {`{"name": "a", "overrides": {"max_keys": ` + strings.Repeat("9", 10_000) + `}}`, "max_keys: is a number that is too large"},
+		"an exponent":          {`{"name": "a", "overrides": {"max_keys": 1e2}}`, "max_keys: is a number that is too large, or is not written in digits alone"},
+		"a fraction":           {`{"name": "a", "overrides": {"max_keys": 1.5}}`, "max_keys: must be a whole number"},
+		"no fraction":          {`{"name": "a", "overrides": {"max_keys": 1.0}}`, "not written in digits alone"},
+		"beyond 64 bits":       {`{"name": "a", "overrides": {"limits": [{"name": "m", "per": "1m", "requests": 9223372036854775808}]}}`, "limits[0].requests: is a number that is too large"},
+		"a large number":       {`{"name": "a", "overrides": {"max_keys": 1e400}}`, "max_keys: is a number that is too large"},
 	} {
 		r := in.do("POST", "/v1/keys", c.body)
 		if r.status != http.StatusUnprocessableEntity || !strings.Contains(r.problem(t).Detail, c.detail) {
@@ -57,6 +61,26 @@ func TestBodiesThatAskForMuch(t *testing.T) {
 		if len(r.body) > 20_000 || len(r.problem(t).Errors) > mostFields {
 			t.Errorf("%s: an answer of %d bytes with %d errors", name, len(r.body), len(r.problem(t).Errors))
 		}
+	}
+}
+
+// Headers and parameters that were understood half: If-Match was ignored where
+// something new is made, a mark at the beginning was a character of another alphabet,
+// and an instant was to have a form that only Go programmers know.
+func TestWhatIsSaidBesideTheBody(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	r := in.request("POST", "/v1/keys", NewKey{Name: "a"})
+	r.Header.Set("Authorization", "Bearer "+in.key)
+	r.Header.Set("If-Match", `"1"`)
+	if got := in.send(r); got.status != http.StatusUnprocessableEntity || got.problem(t).Errors[0].Field != "If-Match" {
+		t.Errorf("If-Match with nothing to match: %d %s", got.status, got.body)
+	}
+	if got := in.do("POST", "/v1/keys", "\ufeff"+`{"name": "a"}`); got.status != http.StatusBadRequest || !strings.Contains(got.problem(t).Detail, "byte order mark") {
+		t.Errorf("a mark before the body: %d %s", got.status, got.body)
+	}
+	if got := in.do("GET", "/v1/audit?since=yesterday", nil); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.problem(t).Detail, "RFC 3339") {
+		t.Errorf("since yesterday: %d %s", got.status, got.body)
 	}
 }
 

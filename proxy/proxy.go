@@ -75,8 +75,8 @@ type Proxy struct {
 	maxURL    int // 0: no bound
 	sends     pace.Pace
 	takes     pace.Pace
-	https     bool                    // required
-	hsts      []string                // value of Strict-Transport-Security; nil: none
+	https     bool                                       // required
+	hsts      []string                                   // value of Strict-Transport-Security; nil: none
 	exposed   func(key, where string, client netip.Addr) // nil: nobody wants to know
 	accessLog *zap.Logger
 	metrics   *metrics

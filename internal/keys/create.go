@@ -165,8 +165,14 @@ type owner struct {
 func (s *Service) owner(ctx context.Context, by Actor, c *check, in NewKey) (owner, error) {
 	var o owner
 	var err error
-	if in.Account == "" && !by.Operator && (in.Organization == "" || s.isOwn(ctx, by, in.Organization)) {
-		in.Account = by.Account
+	if in.Account == "" && !by.Operator {
+		own, err := s.isOwn(ctx, by, in.Organization)
+		if err != nil {
+			return o, err
+		}
+		if own {
+			in.Account = by.Account
+		}
 	}
 	if in.Account != "" {
 		o.account, o.grants, err = s.ownerAccount(ctx, by, in.Account)
@@ -235,10 +241,16 @@ func (s *Service) ownerAccount(ctx context.Context, by Actor, id string) (Accoun
 	return a, grants, nil
 }
 
-// isOwn reports whether a reference means the actor's own organization.
-func (s *Service) isOwn(ctx context.Context, by Actor, ref string) bool {
+// isOwn reports whether a reference means the actor's own organization; none does.
+func (s *Service) isOwn(ctx context.Context, by Actor, ref string) (bool, error) {
+	if ref == "" {
+		return true, nil
+	}
 	o, err := s.Organization(ctx, by, ref)
-	return err == nil && o.ID == by.Authority.Organization
+	if errors.Is(err, ErrNotFound) { // is said where it is looked for again
+		return false, nil
+	}
+	return o.ID == by.Authority.Organization, err
 }
 
 // maxKeys is the bound that an organization's plan and overrides set, nil for none.

@@ -37,7 +37,16 @@ type FileError struct {
 	Err  error
 }
 
-func (e *FileError) Error() string { return e.File + ": " + e.Err.Error() }
+// Error is one line. SQLite repeats what it finds in a damaged file.
+func (e *FileError) Error() string {
+	text := strings.ReplaceAll(e.Err.Error(), "\n", " ")
+	if len(text) > maxFileError {
+		text = strings.ToValidUTF8(text[:maxFileError], "") + " …"
+	}
+	return e.File + ": " + text
+}
+
+const maxFileError = 500 // bytes
 
 // Unwrap returns the cause.
 func (e *FileError) Unwrap() error { return e.Err }

@@ -128,7 +128,7 @@ func importItem(r keys.Imported) ImportItem {
 
 func (h *handler) exportKeys(ctx context.Context, by *call, in *exportKeys) (*body[KeyExport], error) {
 	now, leftOut := h.Now(), 0
-	page, err := fill("export", in.PageQuery, func(p keys.Page) ([]keys.ExportedKey, string, error) {
+	page, err := fill(h, by, "export", in.PageQuery, func(p keys.Page) ([]keys.ExportedKey, string, error) {
 		found, err := h.Service.ExportKeys(ctx, by.actor, keys.KeyFilter{Organization: in.Organization}, p)
 		leftOut += found.LeftOut
 		return found.Keys, found.Next, err

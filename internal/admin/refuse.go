@@ -117,11 +117,14 @@ func (c *call) fail(err error) failure {
 		version *keys.VersionError
 		inUse   *keys.InUseError
 		other   *keys.ConflictError
+		many    *tooManyError
 	)
 	if forbidden, ok := errors.AsType[*keys.ForbiddenError](err); ok {
 		return c.forbidden(forbidden)
 	}
 	switch {
+	case errors.As(err, &many):
+		return failure{c.tooMany(many.seconds(), many.Error())}
 	case errors.As(err, &version):
 		c.header.Set("ETag", etag(version.Version))
 		return failure{c.problem(http.StatusPreconditionFailed, "Somebody changed the "+version.Kind+" since it was read: its version is "+etag(version.Version)+" by now. Look at it again and decide anew.")}
@@ -148,6 +151,14 @@ func (c *call) fail(err error) failure {
 		detail = "The store did not confirm the change. Whether it was made is not known: look before repeating it."
 	}
 	return failure{c.problem(http.StatusServiceUnavailable, detail)}
+}
+
+// tooMany answers where the one limit of this API is reached.
+func (c *call) tooMany(seconds int64, detail string) *problem.Problem {
+	c.header.Set("Retry-After", strconv.FormatInt(seconds, 10))
+	p := c.problem(http.StatusTooManyRequests, detail)
+	p.Type, p.ViolatedPolicies = problem.TypeQuotaExceeded, []string{managementLimit}
+	return p
 }
 
 // mostFields bounds the wrong fields that an answer lists.

@@ -47,7 +47,7 @@ func (p *Proxy) exposes(x *exchange, token, where string) (key string) {
 		key = principal.Key.ID
 	}
 	if key != "" && p.exposed != nil {
-		p.exposed(key, where)
+		p.exposed(key, where, x.client)
 	}
 	return key
 }

@@ -53,9 +53,9 @@ type Options struct {
 	// HSTS is how long clients shall use HTTPS only; 0: nothing is said of it.
 	HSTS time.Duration
 	// Exposed, if not nil, is told of each key that came where others can read it, by
-	// its id: in the "url", or over "plain_http" where HTTPS is required. It must not
-	// block.
-	Exposed func(key, where string)
+	// its id: in the "url", or over "plain_http" where HTTPS is required; client is who
+	// sent it. It must not block.
+	Exposed func(key, where string, client netip.Addr)
 	// AccessLog gets one line for each request.
 	AccessLog *zap.Logger
 	// Log, if not nil, is told what becomes of upstreams.
@@ -77,9 +77,9 @@ type Proxy struct {
 	maxURL    int // 0: no bound
 	sends     pace.Pace
 	takes     pace.Pace
-	https     bool                    // required
-	hsts      []string                // value of Strict-Transport-Security; nil: none
-	exposed   func(key, where string) // nil: nobody wants to know
+	https     bool                                       // required
+	hsts      []string                                   // value of Strict-Transport-Security; nil: none
+	exposed   func(key, where string, client netip.Addr) // nil: nobody wants to know
 	accessLog *zap.Logger
 	log       *zap.Logger
 	metrics   *metrics

@@ -40,9 +40,12 @@ func testKeyInAURL(t *testing.T, pause bool) {
 	eventually(t, "the keys are reported", func() bool {
 		return len(g.logged("an API key was sent in a URL and must be taken as exposed")) == len(exposed)
 	})
-	r := g.cli("audit", "list", "-o", "json")
+	r := g.cli("audit", "list", "--action", "key.exposed", "-o", "json")
 	if n := strings.Count(r.stdout, `"key.exposed"`); n != len(exposed) {
 		t.Errorf("%d entries in the audit log, want %d: %s", n, len(exposed), r.stdout)
+	}
+	if n := strings.Count(r.stdout, `"address": "127.0.0.1"`); n != len(exposed) {
+		t.Errorf("%d entries have the address that the key came from, want %d: %s", n, len(exposed), r.stdout)
 	}
 	want := http.StatusOK
 	if pause {

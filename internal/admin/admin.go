@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,9 +34,10 @@ type Options struct {
 	Format keys.Format
 	// Realm is named in the challenge of a 401.
 	Realm string
-	// Allow spends one request of a key's budget for this API. Where there is
-	// none left, retryAfter says how long to wait.
-	Allow func(keyID string) (ok bool, retryAfter time.Duration)
+	// Allow spends one request of a key's budget for this API, or one look through a
+	// list of an organization's. Where there is none left, retryAfter says how long to
+	// wait.
+	Allow func(holder string) (ok bool, retryAfter time.Duration)
 	// Replicas lists the running ones.
 	Replicas func(ctx context.Context) ([]keys.Replica, error)
 	// Confirmed waits until all replicas have acted on a change of the feed, or
@@ -188,12 +188,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, c *call) {
 		return
 	}
 	if ok, wait := h.Allow(c.actor.Key); !ok {
-		seconds := max(1, int64((wait+time.Second-1)/time.Second))
-		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-		p := c.problem(http.StatusTooManyRequests, fmt.Sprintf("This API key sends more requests than the management API allows. Try again in %d s.", seconds))
-		p.Type = problem.TypeQuotaExceeded
-		p.ViolatedPolicies = []string{managementLimit}
-		problem.Write(w, p)
+		seconds := max(1, seconds(wait))
+		problem.Write(w, c.tooMany(seconds, fmt.Sprintf("This API key sends more requests than the management API allows. Try again in %d s.", seconds)))
 		return
 	}
 	if p := c.checkQuery(r); p != nil {

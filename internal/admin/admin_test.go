@@ -31,6 +31,7 @@ type instance struct {
 	format  keys.Format
 	key     string // the operator's
 	now     time.Time
+	policy  *keys.Policy // in force
 	// meanwhile, if set, happens once between what the service reads and what it
 	// writes.
 	meanwhile func()
@@ -65,10 +66,10 @@ func start(t *testing.T) *instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.store.Close() })
-	policy := testPolicy(t)
+	in.policy = testPolicy(t)
 	authenticator := auth.New(auth.Options{Store: in.store, Format: in.format, CacheKeys: 100, Now: clock})
 	in.service = keys.NewService(keys.ServiceOptions{
-		Store: &meddled{in.store, in}, Format: in.format, Policy: func() *keys.Policy { return policy },
+		Store: &meddled{in.store, in}, Format: in.format, Policy: func() *keys.Policy { return in.policy },
 		Changed: authenticator.Changed, Now: clock,
 	})
 	in.key = in.format.Generate()
@@ -78,7 +79,7 @@ func start(t *testing.T) *instance {
 	core, logs := observer.New(zap.DebugLevel)
 	in.logs = logs
 	in.handler = New(Options{
-		Auth: authenticator, Service: in.service, Policy: func() *keys.Policy { return policy }, Format: in.format,
+		Auth: authenticator, Service: in.service, Policy: func() *keys.Policy { return in.policy }, Format: in.format,
 		Realm: "keygate", Allow: func(id string) (bool, time.Duration) { return in.allow(id) },
 		Replicas: func(context.Context) ([]keys.Replica, error) {
 			return []keys.Replica{{ID: "rep_1", Name: "here", Version: "dev", Rules: 1, StartedAt: testStart, SeenAt: testStart, Limits: keys.LimitSigns{Lost: 2, Late: 3}}, {ID: "rep_2"}}, nil

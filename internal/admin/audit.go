@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -77,7 +78,7 @@ func (h *handler) registerAudit() {
 		if err != nil {
 			return nil, err
 		}
-		page, err := fill("audit", in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
+		page, err := fill(h, by, "audit", in.PageQuery, func(p keys.Page) ([]keys.AuditEntry, string, error) {
 			found, err := h.Service.AuditLog(ctx, by.actor, filter, p)
 			return found.Entries, found.Next, err
 		}, func(e *keys.AuditEntry) AuditEntry { return auditOf(e) })
@@ -102,7 +103,22 @@ func (h *handler) exportAudit(ctx context.Context, by *call, in *exportAudit) (*
 		return nil, err
 	}
 	read := func(after string) (keys.AuditPage, error) {
+		if err := h.search(by); err != nil {
+			return keys.AuditPage{}, err
+		}
 		return h.Service.AuditLog(ctx, by.actor, filter, keys.Page{After: after, Limit: exportPage})
+	}
+	patiently := func(after string) (keys.AuditPage, error) {
+		for {
+			page, err := read(after)
+			many, ok := errors.AsType[*tooManyError](err)
+			if !ok {
+				return page, err
+			}
+			if err := sleep(ctx, many.wait); err != nil {
+				return page, err
+			}
+		}
 	}
 	first, err := read("") // while an error can still be answered
 	if err != nil {
@@ -122,7 +138,7 @@ func (h *handler) exportAudit(ctx context.Context, by *call, in *exportAudit) (*
 			if page.Next == "" {
 				return
 			}
-			if page, err = read(page.Next); err != nil {
+			if page, err = patiently(page.Next); err != nil {
 				by.err = err
 				panic(http.ErrAbortHandler) // a clean end would pass for the whole
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -62,12 +63,15 @@ func readBody(ctx huma.Context, next func(huma.Context)) {
 		c.write(w, http.StatusBadRequest, "The request has no body: send a JSON object.")
 		return
 	}
+	if bytes.HasPrefix(body, []byte("\ufeff")) {
+		c.write(w, http.StatusBadRequest, "The body starts with a byte order mark, which JSON has none of: save it as UTF-8 without one.")
+		return
+	}
 	if i := invalidUTF8(body); i >= 0 { // encoding/json would put U+FFFD in its place
 		c.write(w, http.StatusBadRequest, fmt.Sprintf("The body is not UTF-8: byte %d is part of no character.", i+1))
 		return
 	}
-	var anything any
-	if err := json.Unmarshal(body, &anything); err != nil {
+	if err := json.Unmarshal(body, new(json.RawMessage)); err != nil { // only looks whether it is JSON
 		c.write(w, http.StatusBadRequest, "The body is not JSON: "+jsonMistake(err)+".")
 		return
 	}
@@ -149,10 +153,12 @@ func jsonMistake(err error) string {
 // checkNames refuses what encoding/json would take in a way of its own, at any
 // depth: a name that stands twice (the last one wins), letters in another case,
 // and null, which it takes for a field that is left out: "expires": null would be
-// answered like a change that was made.
+// answered like a change that was made. It also bounds what whoever reads the body
+// after it has to hold and to say.
 func checkNames(body []byte) []problem.FieldError {
 	n := names{decoder: json.NewDecoder(bytes.NewReader(body))}
-	n.value("")
+	n.decoder.UseNumber()
+	n.value("", 0)
 	return n.wrong
 }
 
@@ -161,25 +167,45 @@ type names struct {
 	decoder *json.Decoder
 	wrong   []problem.FieldError
 	enough  bool
+	values  int
 }
 
-func (n *names) value(at string) {
+func (n *names) value(at string, depth int) {
 	token, err := n.decoder.Token()
+	number, _ := token.(json.Number)
+	n.values++
 	switch {
 	case err != nil:
 		n.enough = true // valid JSON has no way here
+	case depth > maxDepth:
+		n.only("is nested too deeply")
+	case n.values > maxValues:
+		n.only("has too many values")
 	case token == nil && at != "":
 		n.wrong = append(n.wrong, bodyField(at, "is null: leave it out, or give it a value"))
+	case number != "" && at != "" && !plain(number):
+		n.wrong = append(n.wrong, bodyField(at, "is a number that is too large, or is not written in digits alone"))
 	case token == json.Delim('['):
 		for i := 0; n.more(); i++ {
-			n.value(at + "[" + itoa(i) + "]")
+			n.value(at+"["+itoa(i)+"]", depth+1)
 		}
 	case token == json.Delim('{'):
-		n.object(at)
+		n.object(at, depth)
 	}
 }
 
-func (n *names) object(at string) {
+// plain reports whether a number is one that a request can have: whole, and in digits
+// alone. 1e2 is a whole number to huma and none to encoding/json, whose error would
+// tell of our types. A fraction is left to huma.
+func plain(number json.Number) bool {
+	if _, err := number.Int64(); err == nil {
+		return true
+	}
+	value, err := number.Float64()
+	return err == nil && value != math.Trunc(value) && len(number) <= maxNumberBytes
+}
+
+func (n *names) object(at string, depth int) {
 	var seen []string
 	for n.more() {
 		token, err := n.decoder.Token()
@@ -199,7 +225,7 @@ func (n *names) object(at string) {
 			n.wrong = append(n.wrong, bodyField(field, "is not a field of this request: names are in lower case"))
 		}
 		seen = append(seen, name)
-		n.value(field)
+		n.value(field, depth+1)
 	}
 }
 
@@ -224,6 +250,12 @@ func (n *names) only(detail string) {
 const (
 	maxNames     = 100 // of one object and of those that are wrong: keeps search and answer short
 	maxNameBytes = 100 // keeps the answer about an unknown name short
+	// maxDepth is more than any request has: an import's limits are six levels down.
+	maxDepth = 16
+	// maxValues is more than an import has room for in a body, and keeps short what is
+	// said about a list of wrong ones.
+	maxValues      = 100_000
+	maxNumberBytes = 100
 )
 
 func bodyField(name, detail string) problem.FieldError {

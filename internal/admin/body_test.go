@@ -31,6 +31,59 @@ func TestBodiesThatAreNoText(t *testing.T) {
 	}
 }
 
+// A body of 1 MB took 4 GB of memory where its objects were nested 9,000 deep, each
+// under a name of 100 characters, and was answered with up to 46 MB: any key that may
+// use this API could end the whole gateway.
+func TestBodiesThatAskForMuch(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	many := func(n int, entry string) string { return strings.TrimSuffix(strings.Repeat(entry+",", n), ",") }
+	deep := strings.Repeat(`{"`+strings.Repeat("a", 100)+`":`, 900) + "1" + strings.Repeat("}", 900)
+	for name, c := range map[string]struct{ body, detail string }{
+		"nested objects":       {`{"name": "a", "x": ` + deep + `}`, "nested too deeply"},
+		"nested lists":         {`{"name": "a", "x": ` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "nested too deeply"},
+		"many values":          {`{"name": "a", "permissions": [` + many(maxValues, "1") + `]}`, "too many values"},
+		"wrong values":         {`{"name": "a", "permissions": [` + many(1000, "1") + `]}`, "permissions[0]: must be a string"},
+		"unknown permissions":  {`{"name": "a", "permissions": [` + many(2000, `"a:b"`) + `]}`, "permissions: has 2000 entries"},
+		"repeated permissions": {`{"name": "a", "permissions": [` + many(2000, `"admin"`) + `]}`, "permissions: has 2000 entries"},
+		"wrong addresses":      {`{"name": "a", "allowed_cidrs": [` + many(2000, `"a"`) + `]}`, "allowed_cidrs[0]: must be an address"},
+		"a long number":        {`{"name": "a", "overrides": {"max_keys": ` + strings.Repeat("9", 10_000) + `}}`, "max_keys: is a number that is too large"},
+		"an exponent":          {`{"name": "a", "overrides": {"max_keys": 1e2}}`, "max_keys: is a number that is too large, or is not written in digits alone"},
+		"a fraction":           {`{"name": "a", "overrides": {"max_keys": 1.5}}`, "max_keys: must be a whole number"},
+		"no fraction":          {`{"name": "a", "overrides": {"max_keys": 1.0}}`, "not written in digits alone"},
+		"beyond 64 bits":       {`{"name": "a", "overrides": {"limits": [{"name": "m", "per": "1m", "requests": 9223372036854775808}]}}`, "limits[0].requests: is a number that is too large"},
+		"a large number":       {`{"name": "a", "overrides": {"max_keys": 1e400}}`, "max_keys: is a number that is too large"},
+	} {
+		r := in.do("POST", "/v1/keys", c.body)
+		if r.status != http.StatusUnprocessableEntity || !strings.Contains(r.problem(t).Detail, c.detail) {
+			t.Errorf("%s: %d %.300s, want %q", name, r.status, r.body, c.detail)
+		}
+		if len(r.body) > 20_000 || len(r.problem(t).Errors) > mostFields {
+			t.Errorf("%s: an answer of %d bytes with %d errors", name, len(r.body), len(r.problem(t).Errors))
+		}
+	}
+}
+
+// Headers and parameters that were understood half: If-Match was ignored where
+// something new is made, a mark at the beginning was a character of another alphabet,
+// and an instant was to have a form that only Go programmers know.
+func TestWhatIsSaidBesideTheBody(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	r := in.request("POST", "/v1/keys", NewKey{Name: "a"})
+	r.Header.Set("Authorization", "Bearer "+in.key)
+	r.Header.Set("If-Match", `"1"`)
+	if got := in.send(r); got.status != http.StatusUnprocessableEntity || got.problem(t).Errors[0].Field != "If-Match" {
+		t.Errorf("If-Match with nothing to match: %d %s", got.status, got.body)
+	}
+	if got := in.do("POST", "/v1/keys", "\ufeff"+`{"name": "a"}`); got.status != http.StatusBadRequest || !strings.Contains(got.problem(t).Detail, "byte order mark") {
+		t.Errorf("a mark before the body: %d %s", got.status, got.body)
+	}
+	if got := in.do("GET", "/v1/audit?since=yesterday", nil); got.status != http.StatusUnprocessableEntity || !strings.Contains(got.problem(t).Detail, "RFC 3339") {
+		t.Errorf("since yesterday: %d %s", got.status, got.body)
+	}
+}
+
 // The cursor of another list was taken: an empty page, which looks like the end.
 func TestCursorOfAnotherList(t *testing.T) {
 	t.Parallel()

@@ -58,7 +58,7 @@ func (h *handler) changes(o *huma.Operation) []int {
 		Name: "wait", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"replicas"}},
 		Description: "replicas: answer only when all replicas have acted on the change, at most 2 s later; replicas lists which have.",
 	})
-	if strings.Contains(o.Path, "{") {
+	if versioned(o) {
 		statuses = append(statuses, http.StatusPreconditionFailed)
 		o.Parameters = append(o.Parameters, &huma.Param{
 			Name: "If-Match", In: "header", Schema: text(100), Example: `"3"`,
@@ -74,6 +74,9 @@ func (h *handler) changes(o *huma.Operation) []int {
 	return statuses
 }
 
+// versioned reports whether a change is made to something that has a version.
+func versioned(o *huma.Operation) bool { return strings.Contains(o.Path, "{") }
+
 // asks are the POSTs that change nothing.
 var asks = map[string]bool{"explain": true, "test-key": true}
 
@@ -88,7 +91,11 @@ func (h *handler) prepare(by *call, o *huma.Operation) error {
 	if o.Method == http.MethodGet {
 		return nil
 	}
-	if values := by.request.Header["If-Match"]; len(values) > 0 {
+	values := by.request.Header["If-Match"]
+	if len(values) > 0 && !versioned(o) {
+		return &parameterError{"If-Match", "is for a change of something that is there; this request makes something new"}
+	}
+	if len(values) > 0 {
 		version, err := ifMatch(strings.Join(values, ","))
 		if err != nil {
 			return err

@@ -259,8 +259,12 @@ func decode(status int, header http.Header, answer []byte, out any) error {
 		}
 		return e
 	}
-	if out == nil {
-		return nil
+	if out == nil { // a deletion
+		var o Outcome
+		if status == http.StatusNoContent && header.Get(requestIDHeader) != "" || media == "application/json" && json.Unmarshal(answer, &o) == nil && o.Replicas != nil {
+			return nil
+		}
+		return &APIError{Status: status, Problem: problem.Problem{Detail: notOurs(status)}}
 	}
 	// Another API may well answer JSON with success: every answer of ours is a
 	// record with its id, a page, or an explanation.

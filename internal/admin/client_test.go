@@ -172,6 +172,10 @@ func TestClientTakesOnlyAnswersOfTheAPI(t *testing.T) {
 			if !errors.As(err, &answer) || !strings.Contains(err.Error(), "not one of keygate's management API") || answer.Problem.Error != "" {
 				t.Errorf("%v", err)
 			}
+			// A deletion was reported as done, whatever answered with success.
+			if err := (&Client{URL: u, Key: "k"}).DeleteKey(t.Context(), "key_1"); !errors.As(err, &answer) || !strings.Contains(err.Error(), "not one of keygate's management API") {
+				t.Errorf("a deletion: %v", err)
+			}
 		})
 	}
 }

@@ -267,3 +267,55 @@ func TestCreatedAtWhatIsDeletedMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// Each look into the store for a list takes Redis some milliseconds, and one request
+// could be twenty: one key that searched a long audit log kept Redis from everybody.
+func TestSearchesHaveABudget(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	in.must(http.StatusCreated, "POST", "/v1/organizations", NewOrganization{Slug: "acme", Plan: "enterprise"})
+	org := into[Organization](t, in.must(http.StatusOK, "GET", "/v1/organizations/acme", nil))
+	member := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a", Organization: "acme", Permissions: []string{"admin"}}))
+	left := make(map[string]int)
+	in.allow = func(holder string) (bool, time.Duration) {
+		left[holder]--
+		return left[holder] >= 0, 10 * time.Millisecond
+	}
+	own, shared := member.ID, "search of "+org.ID
+	for _, list := range []string{"/v1/keys", "/v1/audit?action=key.pause", "/v1/audit/export"} {
+		left = map[string]int{own: 2, shared: 1}
+		if r := in.as(member.Secret, "GET", list, nil); r.status != http.StatusOK {
+			t.Errorf("%s: %d %s", list, r.status, r.body)
+		}
+		left[shared] = 0
+		r := in.as(member.Secret, "GET", list, nil)
+		if p := r.problem(t); r.status != http.StatusTooManyRequests || r.header.Get("Retry-After") != "1" || !slices.Equal(p.ViolatedPolicies, []string{"management"}) || p.Type != problem.TypeQuotaExceeded {
+			t.Errorf("%s beyond the budget: %d %q %s", list, r.status, r.header.Get("Retry-After"), r.body)
+		}
+	}
+	// An export that has begun waits for its turn.
+	long := keys.Mutation{At: testStart}
+	for i := range exportPage {
+		long.Audit = append(long.Audit, keys.AuditEntry{ID: fmt.Sprintf("aud_%032x", i), At: testStart, Organization: org.ID})
+	}
+	if _, err := in.store.Apply(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	turns := 0
+	in.allow = func(holder string) (bool, time.Duration) {
+		if holder == shared {
+			turns++
+		}
+		return holder != shared || turns%2 == 1, time.Millisecond
+	}
+	if r := in.as(member.Secret, "GET", "/v1/audit/export", nil); bytes.Count(r.body, []byte("\n")) <= exportPage || turns != 3 {
+		t.Errorf("%d lines in %d turns", bytes.Count(r.body, []byte("\n")), turns)
+	}
+	// What is used up in the middle of a page ends the page, not the list.
+	reads := 0
+	page, err := fill(&handler{Options: Options{Allow: func(string) (bool, time.Duration) { return reads < 2, time.Second }}}, &call{}, "keys", PageQuery{Limit: 10},
+		func(keys.Page) ([]int, string, error) { reads++; return []int{reads}, "more", nil }, func(i *int) int { return *i })
+	if err != nil || !slices.Equal(page.Body.Items, []int{1, 2}) || page.Body.Next == "" {
+		t.Errorf("%+v %v", page, err)
+	}
+}

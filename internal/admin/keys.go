@@ -199,7 +199,7 @@ func (h *handler) listKeys(ctx context.Context, by *call, in *listKeys) (*body[P
 	if in.ExpiresDays > 0 {
 		filter.ExpiresBefore = now.AddDate(0, 0, in.ExpiresDays)
 	}
-	page, err := fill("keys", in.PageQuery, func(p keys.Page) ([]keys.Key, string, error) {
+	page, err := fill(h, by, "keys", in.PageQuery, func(p keys.Page) ([]keys.Key, string, error) {
 		found, err := h.Service.Keys(ctx, by.actor, filter, p)
 		return found.Keys, found.Next, err
 	}, func(k *keys.Key) Key { return h.keyOf(k, now) })

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keygate/internal/keys"
 )
 
 // A key that ends soon, or may be used from one place only, made itself one for
@@ -31,6 +33,30 @@ func TestKeyDoesNotLoosenItsOwnBounds(t *testing.T) {
 	in.key = other.Secret
 	in.must(http.StatusOK, "PATCH", path, all)
 	in.key = owner
+}
+
+// A policy from which an entry was missing for a moment let a member have the secret
+// of a key that holds the entry: when it was back, the member held it too.
+func TestSecretOfWhatThePolicyLacks(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "strong", Permissions: []string{"orders:write", "orders:*"}}))
+	member := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "weak", Permissions: []string{"keygate:keys-write", "keygate:members"}}))
+	whole := in.policy
+	catalogue, err := keys.NewCatalogue(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reduced := *whole
+	reduced.Catalogue = catalogue
+	for name, policy := range map[string]*keys.Policy{"whole": whole, "reduced": &reduced} {
+		in.policy = policy
+		p := in.as(member.Secret, "POST", "/v1/keys/"+k.ID+"/rotate", nil)
+		if p.status != http.StatusForbidden || !strings.Contains(p.problem(t).Detail, "orders:write") {
+			t.Errorf("under the %s policy: %d %s", name, p.status, p.body)
+		}
+		in.must(http.StatusOK, "POST", "/v1/keys/"+k.ID+"/rotate", nil) // an operator may
+	}
 }
 
 // An empty text, as from a variable that is not set, made a key one for ever.

@@ -120,14 +120,15 @@ func importItem(r keys.Imported) ImportItem {
 	}
 	item.Detail = sentence(r.Err.Error())
 	if invalid, ok := errors.AsType[*keys.InvalidError](r.Err); ok {
-		item.Errors = fieldErrors(invalid)
+		fields := fieldErrors(invalid)
+		item.Errors = fields[:min(mostFields, len(fields))]
 	}
 	return item
 }
 
 func (h *handler) exportKeys(ctx context.Context, by *call, in *exportKeys) (*body[KeyExport], error) {
 	now, leftOut := h.Now(), 0
-	page, err := fill("export", in.PageQuery, func(p keys.Page) ([]keys.ExportedKey, string, error) {
+	page, err := fill(h, by, "export", in.PageQuery, func(p keys.Page) ([]keys.ExportedKey, string, error) {
 		found, err := h.Service.ExportKeys(ctx, by.actor, keys.KeyFilter{Organization: in.Organization}, p)
 		leftOut += found.LeftOut
 		return found.Keys, found.Next, err

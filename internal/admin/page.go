@@ -2,7 +2,9 @@ package admin
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
+	"time"
 
 	"keygate/internal/keys"
 )
@@ -48,14 +50,20 @@ func decodeCursor(list, cursor string) (after string, ok bool) {
 // little: it looks at a bounded number of records at a time.
 const fillTries = 20
 
-// fill answers one page of the list of a name, whose cursor is the store's.
-func fill[R, T any](name string, q PageQuery, read func(keys.Page) (records []R, next string, err error), show func(*R) T) (*body[Page[T]], error) {
+// fill answers one page of the list of a name, whose cursor is the store's. Where the
+// caller may not look any further for now, the page is what was found until then.
+func fill[R, T any](h *handler, by *call, name string, q PageQuery, read func(keys.Page) (records []R, next string, err error), show func(*R) T) (*body[Page[T]], error) {
 	after, ok := decodeCursor(name, q.Cursor)
 	if !ok {
 		return nil, &parameterError{"cursor", badCursor}
 	}
 	page := Page[T]{Items: []T{}}
 	for try := 0; try < fillTries && len(page.Items) < q.Limit; try++ {
+		if err := h.search(by); err != nil && try > 0 {
+			break
+		} else if err != nil {
+			return nil, err
+		}
 		records, next, err := read(keys.Page{After: after, Limit: q.Limit - len(page.Items)})
 		if err != nil {
 			return nil, err
@@ -94,6 +102,30 @@ func list[R, T any](name string, q PageQuery, read func(keys.Page) ([]R, error),
 	}
 	return &body[Page[T]]{page}, nil
 }
+
+// search spends one look into the store for a list. Each takes it some milliseconds in
+// which Redis serves nobody else, so that all keys of an organization together have as
+// many as one key has requests; operators have theirs by key.
+func (h *handler) search(by *call) error {
+	who := by.actor.Authority.Organization
+	if who == "" {
+		who = by.actor.Key
+	}
+	if ok, wait := h.Allow("search of " + who); !ok {
+		return &tooManyError{wait}
+	}
+	return nil
+}
+
+// tooManyError says that a budget is used up, and for how long.
+type tooManyError struct{ wait time.Duration }
+
+func (e *tooManyError) Error() string {
+	return fmt.Sprintf("The keys of this organization look through more lists than the management API allows. Try again in %d s.", e.seconds())
+}
+
+// seconds is what Retry-After says.
+func (e *tooManyError) seconds() int64 { return max(1, seconds(e.wait)) }
 
 // parameterError is a wrong query parameter that no schema can describe.
 type parameterError struct{ name, detail string }

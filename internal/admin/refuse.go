@@ -117,11 +117,14 @@ func (c *call) fail(err error) failure {
 		version *keys.VersionError
 		inUse   *keys.InUseError
 		other   *keys.ConflictError
+		many    *tooManyError
 	)
 	if forbidden, ok := errors.AsType[*keys.ForbiddenError](err); ok {
 		return c.forbidden(forbidden)
 	}
 	switch {
+	case errors.As(err, &many):
+		return failure{c.tooMany(many.seconds(), many.Error())}
 	case errors.As(err, &version):
 		c.header.Set("ETag", etag(version.Version))
 		return failure{c.problem(http.StatusPreconditionFailed, "Somebody changed the "+version.Kind+" since it was read: its version is "+etag(version.Version)+" by now. Look at it again and decide anew.")}
@@ -150,9 +153,20 @@ func (c *call) fail(err error) failure {
 	return failure{c.problem(http.StatusServiceUnavailable, detail)}
 }
 
+// tooMany answers where the one limit of this API is reached.
+func (c *call) tooMany(seconds int64, detail string) *problem.Problem {
+	c.header.Set("Retry-After", strconv.FormatInt(seconds, 10))
+	p := c.problem(http.StatusTooManyRequests, detail)
+	p.Type, p.ViolatedPolicies = problem.TypeQuotaExceeded, []string{managementLimit}
+	return p
+}
+
+// mostFields bounds the wrong fields that an answer lists.
+const mostFields = 100
+
 // invalid answers wrong fields.
 func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
-	const most = 3 // the list has them all
+	const most = 3 // the list has more
 	var parts []string
 	for _, f := range fields[:min(most, len(fields))] {
 		parts = append(parts, f.Field+": "+f.Detail)
@@ -162,7 +176,7 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 		detail += fmt.Sprintf("; and %d more", more)
 	}
 	p := c.problem(http.StatusUnprocessableEntity, detail+".")
-	p.Errors = fields
+	p.Errors = fields[:min(mostFields, len(fields))]
 	return p
 }
 

@@ -92,8 +92,8 @@ var errorMeaning = map[int]string{
 	http.StatusPreconditionFailed:    "If-Match names another version than the present one; ETag has that.",
 	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB.",
 	http.StatusUnsupportedMediaType:  "The body is not application/json.",
-	http.StatusUnprocessableEntity:   "Fields, parameters or headers are wrong; errors lists each of them.",
-	http.StatusTooManyRequests:       "The API key sends more than 50 requests per second. Retry-After says when to try again.",
+	http.StatusUnprocessableEntity:   "Fields, parameters or headers are wrong; errors lists them, of more than 100 the first 100.",
+	http.StatusTooManyRequests:       "The API key sends more than 50 requests per second, or the keys of its organization look through more lists than that. Retry-After says when to try again.",
 	http.StatusInternalServerError:   "A mistake in keygate. Its log has the cause under the request's id.",
 	http.StatusServiceUnavailable:    "The store is out of reach; a change may or may not have been made. Retry-After says when to try again.",
 }

@@ -46,6 +46,9 @@ func wrongField(d *huma.ErrorDetail) problem.FieldError {
 	if _, err := fmt.Sscanf(d.Message, validation.MsgExpectedMaximumNumber, &bound); err == nil {
 		detail = fmt.Sprintf("must be %d or less", bound)
 	}
+	if strings.HasPrefix(d.Message, "invalid date/time for format") {
+		detail = `must be an instant as in RFC 3339, such as "2031-05-31T12:00:00Z"`
+	}
 	f := problem.FieldError{Field: field, Detail: detail}
 	switch {
 	case source == "body" && field == "":

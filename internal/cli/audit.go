@@ -56,11 +56,12 @@ func changedFields(before, after json.RawMessage) []string {
 	return out
 }
 
-// auditRecord is what the table shows of a record that is new or gone.
+// auditRecord is what the table shows of a record that is new or gone, or of a key
+// that was seen where others can read it.
 type auditRecord struct {
-	Name, Slug, Digest, Organization, Space, Role, Permission, Plan string
-	Permissions                                                     []string
-	Grants                                                          []auditRecord
+	Name, Slug, Digest, Organization, Space, Role, Permission, Plan, Where string
+	Permissions                                                            []string
+	Grants                                                                 []auditRecord
 }
 
 // auditRecordOf reads what a record became, or was where it is gone.
@@ -113,10 +114,24 @@ func auditChanges(n *names, e *admin.AuditEntry) string {
 	if r.Plan != "" {
 		parts = append(parts, "plan "+r.Plan)
 	}
+	if r.Where != "" {
+		parts = append(parts, seenWhere(r.Where))
+	}
 	if r.Digest != "" {
 		parts = append(parts, "digest "+r.Digest[:min(12, len(r.Digest))])
 	}
 	return strings.Join(parts, "; ")
+}
+
+// seenWhere says where a key was seen.
+func seenWhere(where string) string {
+	switch where {
+	case "url":
+		return "stood in a URL"
+	case "plain_http":
+		return "came over plain HTTP"
+	}
+	return where
 }
 
 // auditFlags select entries.

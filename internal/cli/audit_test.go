@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"keygate/internal/admin"
+	"keygate/internal/keys"
 )
 
 // The audit log once answered a name or a misspelt action with an empty table.
@@ -47,6 +48,15 @@ func TestAuditTableSaysWhatWasDone(t *testing.T) {
 	in.must("accounts", "grant", "Ada", "--organization", "acme", "--permission", "orders:read", "--space", "research")
 	k := decoded[admin.CreatedKey](t, in.must("keys", "create", "--name", "nightly", "--organization", "acme", "--space", "research", "--permissions", "orders:read", "-o", "json"))
 	in.must("keys", "edit", "nightly", "--description", "Reads.")
+	// Of an exposed key only the id was told: neither which it is, nor where it was seen
+	// and who sent it.
+	sender := keys.System
+	sender.Address = "192.0.2.7"
+	for _, where := range []string{"url", "plain_http"} {
+		if err := in.service.ReportExposed(t.Context(), sender, k.ID, where); err != nil {
+			t.Fatal(err)
+		}
+	}
 	in.must("keys", "delete", "nightly", "--yes")
 	table := in.must("audit", "list").stdout
 	for _, want := range [][]string{
@@ -56,6 +66,8 @@ func TestAuditTableSaysWhatWasDone(t *testing.T) {
 		{"grant.add", "Ada (acc_", "orders:read@research"},
 		{"key.create", "nightly (" + k.ID + ")", "orders:read; space research"},
 		{"key.edit", "nightly (" + k.ID + ")", "description"},
+		{"key.exposed", "nightly (" + k.ID + ")", "stood in a URL", "system", "192.0.2.7"},
+		{"key.exposed", "nightly (" + k.ID + ")", "came over plain HTTP", "system", "192.0.2.7"},
 		{"key.delete", "nightly (" + k.ID + ")", "orders:read; space research"},
 	} {
 		found := false

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,6 +212,31 @@ func TestTenantCommands(t *testing.T) {
 	}
 	if r := in.run("spaces", "list", "--organization", "nope"); r.code != exitNotFound {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The list of keys says whose each is, by name, with few requests for all of them.
+func TestKeysListHasOwners(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	in.must("orgs", "create", "--slug", "acme", "--plan", "pro")
+	in.must("accounts", "create", "--name", "Ada", "--organization", "acme", "--role", "owner")
+	guest := decoded[admin.Account](t, in.must("accounts", "create", "--name", "Guest", "--organization", "default", "--role", "owner", "-o", "json"))
+	in.must("accounts", "grant", guest.ID, "--organization", "acme", "--role", "owner")
+	for name, owner := range map[string]string{"hers": "Ada", "its": "default", "theirs": guest.ID} {
+		in.must("keys", "create", "--name", name, "--organization", "acme", "--account", owner)
+	}
+	list := in.must("keys", "list").stdout
+	column := slices.Index(strings.Fields(list), "OWNER")
+	if column < 0 {
+		t.Fatalf("no owners:\n%s", list)
+	}
+	for name, owner := range map[string]string{"hers": "Ada", "its": "default", "theirs": "Guest", "administrator": "operator"} {
+		for line := range strings.Lines(list) {
+			if cells := strings.Fields(line); cells[1] == name && cells[column] != owner {
+				t.Errorf("%s is shown as %s's, want %s's:\n%s", name, cells[column], owner, list)
+			}
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ func keyColumns(n *names) []column[admin.Key] {
 		{"Status", func(k admin.Key) string { return k.Status }},
 		{"Organization", func(k admin.Key) string { return n.organization(k.Organization) }},
 		{"Space", func(k admin.Key) string { return n.space(k.Organization, k.Space) }},
+		{"Owner", func(k admin.Key) string { return n.owner(k.Organization, k.Account) }},
 		{"Permissions", func(k admin.Key) string { return some(k.Permissions, 3) }},
 		{"Expires", expires},
 		{"Last used", func(k admin.Key) string { return timestamp(k.LastUsedAt) }},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"keygate/internal/admin"
 )
@@ -12,25 +13,26 @@ type names struct {
 	ctx           context.Context
 	c             *admin.Client
 	known         map[string]string // by id
-	requests      int
-	organizations int // that were asked for
+	requests      map[string]int    // by prefix of the ids
+	organizations int               // that were asked for
 }
 
-// mostNames bounds the requests that one table may cost for names.
+// mostNames bounds the requests that one table may cost for names of one kind.
 const mostNames = 8
 
 func newNames(ctx context.Context, c *admin.Client) *names {
-	return &names{ctx: ctx, c: c, known: make(map[string]string)}
+	return &names{ctx: ctx, c: c, known: make(map[string]string), requests: make(map[string]int)}
 }
 
 func (n *names) of(id string, find func() string) string {
 	if name, ok := n.known[id]; ok || id == "" {
 		return name
 	}
-	if n.requests == mostNames {
+	kind, _, _ := strings.Cut(id, "_")
+	if n.requests[kind] == mostNames {
 		return id
 	}
-	n.requests++
+	n.requests[kind]++
 	name := find()
 	if name == "" {
 		name = id // it is gone, or not for the caller to see
@@ -76,6 +78,24 @@ func (n *names) space(organization, id string) string {
 func (n *names) account(id string) string {
 	return n.of(id, func() string {
 		return ask(n.ctx, n.c.GetAccount, id, func(x admin.Account) string { return x.Name })
+	})
+}
+
+// owner is an account in a list of keys. It asks for all accounts of the organization
+// that fit a page, and for one by itself where it is not among them: a guest's, or one
+// of many.
+func (n *names) owner(organization, id string) string {
+	return n.of(id, func() string {
+		page, err := n.c.ListAccounts(n.ctx, admin.ListOptions{Organization: organization, Limit: 200})
+		if err == nil {
+			for _, x := range page.Items {
+				n.known[x.ID] = x.Name
+			}
+		}
+		if n.known[id] == "" {
+			return ask(n.ctx, n.c.GetAccount, id, func(x admin.Account) string { return x.Name })
+		}
+		return n.known[id]
 	})
 }
 

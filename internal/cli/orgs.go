@@ -97,9 +97,11 @@ Who manages the members of an organization may rename it; everything else is the
 		in := admin.OrganizationEdit{Slug: given(cmd, "slug", &slug), Name: given(cmd, "name", &name), Plan: given(cmd, "plan", &plan), Overrides: overrides}
 		return showWith(a, cmd, *output, organizationColumns, func(ctx context.Context, c *admin.Client) (admin.Organization, error) {
 			if overrides != nil && !(cmd.Flags().Changed("limit") && cmd.Flags().Changed("max-keys")) {
-				if err := keepOther(ctx, c, args[0], cmd.Flags().Changed("limit"), overrides); err != nil {
+				version, err := keepOther(ctx, c, args[0], cmd.Flags().Changed("limit"), overrides)
+				if err != nil {
 					return admin.Organization{}, err
 				}
+				c = c.With(admin.IfVersion(version))
 			}
 			return c.EditOrganization(ctx, args[0], in)
 		})
@@ -107,19 +109,20 @@ Who manages the members of an organization may rename it; everything else is the
 	return cmd
 }
 
-// keepOther fills in which of an organization's negotiated terms were not given:
-// the API takes all of them at once.
-func keepOther(ctx context.Context, c *admin.Client, ref string, limitsGiven bool, o *admin.Overrides) error {
+// keepOther fills in which of an organization's negotiated terms were not given: the
+// API takes all of them at once. The version that they are of must be the present one
+// still when they are given back.
+func keepOther(ctx context.Context, c *admin.Client, ref string, limitsGiven bool, o *admin.Overrides) (version int64, err error) {
 	org, err := c.GetOrganization(ctx, ref)
 	switch {
 	case err != nil || org.Overrides == nil:
-		return err
+		return org.Version(), err
 	case limitsGiven:
 		o.MaxKeys = org.Overrides.MaxKeys
 	default:
 		o.Limits = org.Overrides.Limits
 	}
-	return nil
+	return org.Version(), nil
 }
 
 func (a *app) orgsDelete() *cobra.Command {

@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -31,5 +35,37 @@ func TestParseLimit(t *testing.T) {
 		if got, err := parseLimit(text); err == nil || !strings.Contains(err.Error(), "NAME=REQUESTS/PER") {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
+	}
+}
+
+// Who edits one half of what was negotiated gives back the other half as it was read:
+// what a second operator changed of that in between was undone without a word.
+func TestTwoOperatorsNegotiate(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	in.must("orgs", "create", "--slug", "acme", "--limit", "minute=10/1m", "--max-keys", "3")
+	target, err := url.Parse(in.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	between := true
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPatch && between {
+			between = false
+			in.must("orgs", "edit", "acme", "--max-keys", "7")
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(slow.Close)
+	env := []string{"KEYGATE_ADMIN_URL=" + slow.URL, "KEYGATE_ADMIN_KEY=" + in.key}
+	if r := run(t, env, "orgs", "edit", "acme", "--limit", "minute=20/1m"); r.code != exitRefused || !strings.Contains(r.stderr, "Changed meanwhile") {
+		t.Errorf("%+v", r)
+	}
+	if r := run(t, env, "orgs", "edit", "acme", "--limit", "minute=20/1m"); r.code != exitOK {
+		t.Errorf("the second try: %+v", r)
+	}
+	if got := decoded[admin.Organization](t, in.must("orgs", "get", "acme", "-o", "json")).Overrides; *got.MaxKeys != 7 || got.Limits[0].Requests != 20 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -68,7 +68,7 @@ func (s *Service) Account(ctx context.Context, by Actor, id string) (Member, err
 		return Member{}, err
 	}
 	seen := slices.DeleteFunc(grants, func(g Grant) bool { return !by.Sees(g.Organization) })
-	if !by.Sees(a.Organization) && len(seen) == 0 {
+	if id != by.Account && !by.Sees(a.Organization) && len(seen) == 0 {
 		return Member{}, ErrNotFound
 	}
 	at := a.Organization

@@ -165,8 +165,14 @@ type owner struct {
 func (s *Service) owner(ctx context.Context, by Actor, c *check, in NewKey) (owner, error) {
 	var o owner
 	var err error
-	if in.Account == "" && !by.Operator && (in.Organization == "" || s.isOwn(ctx, by, in.Organization)) {
-		in.Account = by.Account
+	if in.Account == "" && !by.Operator {
+		own, err := s.isOwn(ctx, by, in.Organization)
+		if err != nil {
+			return o, err
+		}
+		if own {
+			in.Account = by.Account
+		}
 	}
 	if in.Account != "" {
 		o.account, o.grants, err = s.ownerAccount(ctx, by, in.Account)
@@ -235,10 +241,16 @@ func (s *Service) ownerAccount(ctx context.Context, by Actor, id string) (Accoun
 	return a, grants, nil
 }
 
-// isOwn reports whether a reference means the actor's own organization.
-func (s *Service) isOwn(ctx context.Context, by Actor, ref string) bool {
+// isOwn reports whether a reference means the actor's own organization; none does.
+func (s *Service) isOwn(ctx context.Context, by Actor, ref string) (bool, error) {
+	if ref == "" {
+		return true, nil
+	}
 	o, err := s.Organization(ctx, by, ref)
-	return err == nil && o.ID == by.Authority.Organization
+	if errors.Is(err, ErrNotFound) { // is said where it is looked for again
+		return false, nil
+	}
+	return o.ID == by.Authority.Organization, err
 }
 
 // maxKeys is the bound that an organization's plan and overrides set, nil for none.
@@ -257,6 +269,9 @@ func maxKeys(p *Policy, o Organization) (*MaxKeys, error) {
 // its owner holds: at the organization and, for a key restricted to a space,
 // there; for any other key, at any space.
 func (c *check) permissions(field string, k Key, grants []Grant, p *Policy) {
+	if len(k.Permissions) > maxPermissions {
+		return // as Validate says; each by itself would take long
+	}
 	ceiling := p.Granted(grants, k.Organization, "")
 	for _, g := range grants {
 		if g.Space != "" && (k.Space == "" || g.Space == k.Space) {
@@ -302,6 +317,7 @@ func (c *check) plan(field, name string, p *Policy) {
 // dropped, an address stands for itself alone.
 func (c *check) cidrs(field string, in []string) []netip.Prefix {
 	var out []netip.Prefix
+	seen := make(map[netip.Prefix]bool) // of any number: they are counted later
 	for i, s := range in {
 		prefix, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -317,7 +333,8 @@ func (c *check) cidrs(field string, in []string) []netip.Prefix {
 			c.add(fmt.Sprintf("%s[%d]", field, i), s, "is an IPv4 network written as IPv6: write it as IPv4")
 			continue
 		}
-		if prefix = prefix.Masked(); !slices.Contains(out, prefix) {
+		if prefix = prefix.Masked(); !seen[prefix] {
+			seen[prefix] = true
 			out = append(out, prefix)
 		}
 	}

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// maxGrants bounds the grants of one account; each costs its keys' lookups.
+// maxGrants bounds the grants of one account that an actor sees: what an account holds
+// elsewhere takes no room from those who do not see it. Each costs its keys' lookups.
 const maxGrants = 100
 
 // NewGrant is what a grant is made from: exactly one of Role and Permission.

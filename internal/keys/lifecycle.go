@@ -53,14 +53,15 @@ func (s *Service) RevokeKey(ctx context.Context, by Actor, id string) (Key, erro
 }
 
 // ReportExposed writes to the audit log that a key was sent where others can read
-// it, such as "plain_http" or "url". Nothing about the key changes.
+// it, such as "plain_http" or "url"; by has the address that it came from. Nothing
+// about the key changes.
 func (s *Service) ReportExposed(ctx context.Context, by Actor, id, where string) error {
 	k, err := s.store.Key(ctx, id)
 	if err != nil {
 		return err
 	}
 	now := s.instant()
-	entry := s.audit(by, now, "key.exposed", KindKey, k.ID, k.Organization, nil, map[string]string{"where": where})
+	entry := s.audit(by, now, "key.exposed", KindKey, k.ID, k.Organization, nil, exposureView{Name: k.Name, Where: where})
 	return s.apply(ctx, by, Mutation{At: now, Audit: []AuditEntry{entry}}, nil)
 }
 

@@ -34,7 +34,7 @@ func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation
 		if status == Revoked {
 			return false, &StateError{Operation: "rotated", Status: string(status), Remedy: "create a new one"}
 		}
-		if err := mayRotate(by, *k); err != nil {
+		if err := mayRotate(by, *k, s.policyOf(by).Catalogue); err != nil {
 			return false, err
 		}
 		var c check
@@ -69,15 +69,21 @@ func (s *Service) RotateKey(ctx context.Context, by Actor, id string, r Rotation
 }
 
 // mayRotate keeps the secret of a key from an actor who could do more with it
-// than without.
-func mayRotate(by Actor, k Key) error {
+// than without, now or once the policy has again what it does not have at present.
+func mayRotate(by Actor, k Key, catalogue *Catalogue) error {
 	if k.ID == by.Key {
 		return nil
 	}
 	if err := by.mayBe(k.Account, k.Space); err != nil {
 		return err
 	}
-	if beyond := by.covers(k.Permissions, k.Space); len(beyond) > 0 {
+	beyond := by.covers(k.Permissions, k.Space)
+	for _, name := range k.Permissions {
+		if !by.Operator && catalogue.Check(name) != nil {
+			beyond = append(beyond, name)
+		}
+	}
+	if len(beyond) > 0 {
 		return &ForbiddenError{Required: beyond, Detail: fmt.Sprintf(
 			"the new secret would do more than the API key that asks for it, which lacks %s: let somebody rotate it who holds that", shorten(beyond, 5))}
 	}

@@ -100,6 +100,13 @@ func keyView(k Key) auditKey {
 	return v
 }
 
+// exposureView says of a key that others may know it what it is called, and where it
+// was seen.
+type exposureView struct {
+	Name  string `json:"name"`
+	Where string `json:"where"`
+}
+
 // list names the keys of a map for an error message.
 func list[V any](m map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")

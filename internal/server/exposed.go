@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,9 +29,15 @@ type exposures struct {
 	log     *zap.Logger
 	now     func() time.Time
 
-	queue    chan exposure
+	queue    chan sighting
 	dropped  prometheus.Counter
 	reported map[exposure]time.Time
+}
+
+// sighting is an exposure and who sent the key.
+type sighting struct {
+	exposure
+	client netip.Addr
 }
 
 // exposure is a key, by its id, and where it was seen.
@@ -39,7 +46,7 @@ type exposure struct{ key, where string }
 func newExposures(pause bool, log *zap.Logger, r prometheus.Registerer, now func() time.Time) *exposures {
 	e := &exposures{
 		pause: pause, log: log, now: now,
-		queue: make(chan exposure, maxExposed), reported: make(map[exposure]time.Time),
+		queue: make(chan sighting, maxExposed), reported: make(map[exposure]time.Time),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keygate_exposures_dropped_total", Help: "Exposed keys that were not written to the audit log because too many waited or the store did not take them; they are reported when they are seen again.",
 		}),
@@ -49,9 +56,9 @@ func newExposures(pause bool, log *zap.Logger, r prometheus.Registerer, now func
 }
 
 // note has a key reported. It does not block.
-func (e *exposures) note(key, where string) {
+func (e *exposures) note(key, where string, client netip.Addr) {
 	select {
-	case e.queue <- exposure{key, where}:
+	case e.queue <- sighting{exposure{key, where}, client}:
 	default:
 		e.dropped.Inc()
 	}
@@ -69,14 +76,17 @@ func (e *exposures) run(ctx context.Context) {
 	}
 }
 
-func (e *exposures) report(ctx context.Context, seen exposure) {
-	now, key := e.now(), seen.key
-	if last, ok := e.reported[seen]; ok && now.Sub(last) < exposedAgain && now.After(last) {
+func (e *exposures) report(ctx context.Context, seen sighting) {
+	now, key, by := e.now(), seen.key, keys.System
+	if seen.client.IsValid() {
+		by.Address = seen.client.String()
+	}
+	if last, ok := e.reported[seen.exposure]; ok && now.Sub(last) < exposedAgain && now.After(last) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, exposedTimeout)
 	defer cancel()
-	err := e.service.ReportExposed(ctx, keys.System, key, seen.where)
+	err := e.service.ReportExposed(ctx, by, key, seen.where)
 	if err == nil && e.pause {
 		_, err = e.service.PauseKey(ctx, keys.System, key)
 		if _, over := errors.AsType[*keys.StateError](err); over {
@@ -89,8 +99,8 @@ func (e *exposures) report(ctx context.Context, seen exposure) {
 		return
 	}
 	how := map[string]string{"plain_http": "over plain HTTP", "url": "in a URL"}[seen.where]
-	e.log.Warn("an API key was sent "+how+" and must be taken as exposed", zap.String("key_id", key), zap.Bool("paused", e.pause))
-	e.remember(seen, now)
+	e.log.Warn("an API key was sent "+how+" and must be taken as exposed", zap.String("key_id", key), zap.Stringer("client.address", seen.client), zap.Bool("paused", e.pause))
+	e.remember(seen.exposure, now)
 }
 
 // remember makes room by forgetting what is oldest.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -72,13 +73,17 @@ func (s *Store) Space(ctx context.Context, organization, ref string) (keys.Space
 	return find(ctx, s, "space", ref, decodeSpace, []string{spaceKey + ref, slugKey + organization + ":" + ref}, spaceKey, organization)
 }
 
-// find reads a record by id or slug.
+// find reads a record by id or slug. Neither holds a colon, which parts the slug of
+// a space from its organization in the names of Redis's keys.
 func find[T any](ctx context.Context, s *Store, kind, ref string, decode func(id, text string) (T, error), places []string, args ...any) (T, error) {
+	var none T
+	if strings.Contains(ref, ":") {
+		return none, fmt.Errorf("%s %s: %w", kind, ref, keys.ErrNotFound)
+	}
 	answer, err := read(ctx, s, kind+" "+ref, func(ctx context.Context) ([]string, error) {
 		return findScript.Run(ctx, s.client, places, args...).StringSlice()
 	})
 	if err != nil {
-		var none T
 		return none, err
 	}
 	id := ref

@@ -69,10 +69,10 @@ func addUses(k *keys.Key, active, uses string) error {
 }
 
 // parseScore reads the score of a sorted set, which Redis may print with an
-// exponent.
+// exponent, in no other form than Redis reads it too.
 func parseScore(text string) (int64, error) {
 	score, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.Abs(score) >= math.MaxInt64 || score != score {
+	if err != nil || math.Abs(score) >= math.MaxInt64 || strings.Trim(text, "0123456789+-.e") != "" {
 		return 0, fmt.Errorf("%q is no instant", text)
 	}
 	return int64(score), nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,16 @@ type FileError struct {
 	Err  error
 }
 
-func (e *FileError) Error() string { return e.File + ": " + e.Err.Error() }
+// Error is one line. SQLite repeats what it finds in a damaged file.
+func (e *FileError) Error() string {
+	text := strings.ReplaceAll(e.Err.Error(), "\n", " ")
+	if len(text) > maxFileError {
+		text = strings.ToValidUTF8(text[:maxFileError], "") + " …"
+	}
+	return e.File + ": " + text
+}
+
+const maxFileError = 500 // bytes
 
 // Unwrap returns the cause.
 func (e *FileError) Unwrap() error { return e.Err }
@@ -112,13 +123,65 @@ func (s *Summary) readSchema(ctx context.Context, db *sql.DB, file string) error
 	}
 	sources := provider.ListSources() // in the order of their versions
 	known := sources[len(sources)-1].Version
-	if err := db.QueryRowContext(ctx, "SELECT max(version_id) FROM goose_db_version").Scan(&s.Schema); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&s.Schema); err != nil {
 		return err
 	}
 	if s.Schema > known {
 		return &SchemaError{File: file, Schema: s.Schema, Know: known}
 	}
+	return checkTables(ctx, db, s.Schema)
+}
+
+// checkTables wants all that the migrations up to a version make, though perhaps with
+// more besides: a file that lacks some of it would be found out by the next start.
+func checkTables(ctx context.Context, db *sql.DB, version int64) error {
+	if version < 1 {
+		return &brokenError{"it names no schema"}
+	}
+	model, err := openAs("model", url.Values{"mode": {"memory"}})
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	provider, err := migrator(model)
+	if err != nil {
+		return err
+	}
+	if _, err := provider.UpTo(ctx, version); err != nil {
+		return err
+	}
+	wanted, err := tables(ctx, model)
+	if err != nil {
+		return err
+	}
+	found, err := tables(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, t := range wanted {
+		if !slices.Contains(found, t) {
+			return &brokenError{fmt.Sprintf("schema %d has %s, and the file does not", version, t)}
+		}
+	}
 	return nil
+}
+
+// tables describes a database's tables with their columns, its indexes and triggers.
+func tables(ctx context.Context, db *sql.DB) (all []string, err error) {
+	rows, err := db.QueryContext(ctx, `SELECT s.type || ' ' || s.name || coalesce(' (' || group_concat(c.name || ' ' || c.type || iif(c."notnull", ' NOT NULL', ''), ', ') || ')', '')
+		FROM sqlite_schema s LEFT JOIN pragma_table_info(s.name) c ON s.type = 'table' WHERE s.name NOT LIKE 'sqlite!_%' ESCAPE '!' GROUP BY s.type, s.name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var one string
+		if err := rows.Scan(&one); err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
 }
 
 func (s *Summary) count(ctx context.Context, db *sql.DB) error {

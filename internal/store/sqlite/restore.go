@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Names in the data directory. A restore is decided by one rename, of incoming to
@@ -94,9 +98,32 @@ func (r *Restore) prepare(ctx context.Context, o RestoreOptions) error {
 	if err := takeIn(ctx, o); err != nil {
 		return err
 	}
+	incoming := filepath.Join(r.dir, incomingFile)
 	var err error
-	r.Backup, err = checkCopy(ctx, filepath.Join(r.dir, incomingFile), o.Progress)
+	if r.Backup, err = checkCopy(ctx, incoming, o.Progress); err == nil {
+		err = tryToWrite(ctx, incoming)
+	}
+	if err == nil {
+		err = syncPath(incoming)
+	}
 	return explainBackup(ctx, o.File, err)
+}
+
+// tryToWrite finds what can be read and not be written, such as the format of an SQLite
+// that is to come, in a change that is not kept.
+func tryToWrite(ctx context.Context, file string) error {
+	db, err := openAs(file, url.Values{"mode": {"rw"}, "_pragma": {"locking_mode(EXCLUSIVE)", "journal_mode(MEMORY)", "synchronous(OFF)"}})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // which is what it is for
+	_, err = tx.ExecContext(ctx, "CREATE TABLE tried (x)")
+	return err
 }
 
 // choose names the directory for the present database, if there is one. An index
@@ -145,26 +172,31 @@ func (r *Restore) steps() []func() error {
 
 // Close lets go of the data directory. Without a Commit nothing was changed.
 func (r *Restore) Close() error {
-	err := os.Remove(filepath.Join(r.dir, incomingFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	return errors.Join(removeIncoming(r.dir), r.lock.Close())
+}
+
+// removeIncoming removes what was copied and what SQLite keeps beside it while it is
+// tried: a log that stayed would be applied to the next one.
+func removeIncoming(dir string) error {
+	for _, suffix := range []string{"-journal", "-wal", "-shm", ""} {
+		if err := os.Remove(filepath.Join(dir, incomingFile+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	return errors.Join(err, r.lock.Close())
+	return nil
 }
 
 // finishRestore puts in place what an interrupted restore has accepted, and
 // removes what it has not. Whoever calls it holds the directory.
 func finishRestore(dir string) error {
+	if err := removeIncoming(dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == incomingFile {
-			if err := os.Remove(filepath.Join(dir, incomingFile)); err != nil {
-				return err
-			}
-		}
 		if !strings.HasPrefix(e.Name(), acceptedPrefix) {
 			continue
 		}
@@ -290,6 +322,14 @@ func explainBackup(ctx context.Context, file string, err error) error {
 		return &FileError{file, fmt.Errorf("is not a backup of keygate: %w", err)}
 	case isBroken(err):
 		return &FileError{file, fmt.Errorf("the backup is damaged: restore another (%w)", err)}
+	}
+	if engine, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch engine.Code() & 0xff {
+		case sqlite3.SQLITE_ERROR: // no such table, or column
+			return &FileError{file, fmt.Errorf("is not a backup of keygate: its tables are others (%w)", err)}
+		case sqlite3.SQLITE_READONLY:
+			return &FileError{file, fmt.Errorf("can be read but not served: its format is of a later SQLite than this keygate has (%w)", err)}
+		}
 	}
 	if schema, ok := errors.AsType[*SchemaError](err); ok {
 		return &FileError{file, &SchemaError{File: "the backup", Schema: schema.Schema, Know: schema.Know}}

@@ -215,7 +215,7 @@ func TestRestoreRefuses(t *testing.T) {
 		return file
 	}
 	changed := func(statement string) string {
-		file := put(fmt.Sprintf("%x.db", statement[:8]), good)
+		file := put(fmt.Sprintf("%x.db", statement), good)
 		db, err := openAs(file, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -230,6 +230,8 @@ func TestRestoreRefuses(t *testing.T) {
 	put("withlog.db-wal", nil)
 	half := append([]byte{}, content...)
 	copy(half[len(half)/2&^4095:], bytes.Repeat([]byte{0xa5}, 8192))
+	later := append([]byte{}, good...)
+	later[18] = 3 // https://www.sqlite.org/fileformat.html, 1.3.3: to be read and not written
 	for _, tt := range []struct {
 		name, file, say string
 		late            bool // found in the copy
@@ -245,7 +247,13 @@ func TestRestoreRefuses(t *testing.T) {
 		{"garbage inside", put("garbage", half), "damaged", true},
 		{"another program's", changed("PRAGMA application_id = 7"), "is not a backup of keygate", false},
 		{"a newer keygate's", changed("INSERT INTO goose_db_version (version_id, is_applied) VALUES (4242, 1)"), "schema 4242", false},
-		{"an index that lies", changed("PRAGMA writable_schema=1; DELETE FROM sqlite_schema WHERE name='keys_by_name'; PRAGMA writable_schema=0"), "damaged", true},
+		{"an index that lies", changed("PRAGMA writable_schema=1; DELETE FROM sqlite_schema WHERE name='keys_by_name'; PRAGMA writable_schema=0"), "has index keys_by_name", false},
+		// These were restored, and the next start could not serve them.
+		{"without a table", changed("DROP TABLE remembered"), "has index remembered_until", false},
+		{"without a column", changed("ALTER TABLE keys DROP COLUMN lifetime"), "has table keys (", false},
+		{"without its own table", changed("DROP TABLE goose_db_version"), "its tables are others", false},
+		{"without a schema", changed("DELETE FROM goose_db_version"), "names no schema", false},
+		{"the format of a later SQLite", put("later", later), "of a later SQLite", true},
 		{"a log beside it", withLog, "withlog.db-wal", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -134,6 +135,7 @@ func filters(w *world) {
 		{Account: k.Account},
 		{Name: k.Name},
 		{Query: "deploy"},
+		{Query: "deploy\x00"}, // no name has it, though an index may
 		{Status: keys.Active},
 		{Status: keys.Paused},
 		{Status: keys.Revoked},
@@ -299,7 +301,14 @@ func cursors(w *world) {
 				fails[string](w, fmt.Sprintf("%s after a cursor of %s", other, what), keys.ErrCursor)("", err)
 			}
 		}
-		for _, wrong := range []string{"x", "key_1", ending[1].ID, "\x00", "é", " ", "=", "YQ", strings.Repeat("A", 5000)} {
+		wrong := []string{"x", "key_1", ending[1].ID, "\x00", "é", " ", "=", "YQ", strings.Repeat("A", 5000)}
+		// A number that Go reads and Redis does not was answered as if Redis were away.
+		for _, order := range []string{"used", "ends", "log"} {
+			for _, number := range []string{"0x_1p0", "0x1p3", "Inf", "nan", "1e400", ""} {
+				wrong = append(wrong, base64.RawURLEncoding.EncodeToString([]byte(order+" "+number+" key_1")))
+			}
+		}
+		for _, wrong := range wrong {
 			_, err := list(wrong)
 			fails[string](w, fmt.Sprintf("%s after %.20q", what, wrong), keys.ErrCursor)("", err)
 		}

@@ -157,6 +157,13 @@ func references(w *world) {
 	same(w, "Space by slug", b.space)(w.s.Space(ctx, b.organization.ID, "production"))
 	same(w, "Space by id", b.space)(w.s.Space(ctx, b.organization.ID, b.space.ID))
 	fails[keys.Space](w, "another's space", keys.ErrNotFound)(w.s.Space(ctx, a.organization.ID, b.space.ID))
+	// Redis has the slugs of organizations and of spaces under names of one form: what
+	// names a space's, given for an organization, failed where there is such a space
+	// and was not found where there is none. So one tenant learned another's slugs.
+	for _, ref := range []string{b.organization.ID + ":production", b.organization.ID + ":other"} {
+		fails[keys.Organization](w, ref, keys.ErrNotFound)(w.s.Organization(ctx, ref))
+		fails[keys.Space](w, ref, keys.ErrNotFound)(w.s.Space(ctx, a.organization.ID, ref))
+	}
 }
 
 func lookup(w *world) {

@@ -94,8 +94,8 @@ function walk.name(set)
     return members
   end
   return read, function(member)
-    local found = string.find(member, f.query, 1, true)
-    if found and found < string.find(member, '\0', 1, true) then
+    local _, last = string.find(member, f.query, 1, true)
+    if last and last < string.find(member, '\0', 1, true) then
       return string.match(member, '[^%z]+$'), member
     end
     return nil, member

@@ -191,6 +191,7 @@ func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err er
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
 	if cut, ok := errors.AsType[*cutError](context.Cause(x.r.Context())); ok {
+		x.limits = ratelimit.Decision{} // a 401 or 403 says nothing of them
 		x.refuse(x.refused(cut.refusal))
 		return
 	}

@@ -97,9 +97,9 @@ func TestDismissedStreamsSayWhy(t *testing.T) {
 // it had a second for that. And its line in the log had the key's id twice, which is
 // no good JSON: what reads it may keep either, or refuse it.
 func TestRevokedInTheMiddleOfABody(t *testing.T) {
-	g := newGate(t, gateOptions{policy: leavePolicy})
+	g := newGate(t, gateOptions{})
 	g.upstream.answer = func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
-	k, secret := g.key(keys.NewKey{})
+	k, secret := g.key(keys.NewKey{Plan: "tiny"})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestRevokedInTheMiddleOfABody(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.proxy.CheckStreams(t.Context())
-	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusUnauthorized {
+	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusUnauthorized || res.Header.Get("RateLimit") != "" {
 		t.Errorf("it was answered %v %v", res, err)
 	}
 	waitFor(t, func() bool { return g.logs.FilterMessage("request").Len() == 1 })

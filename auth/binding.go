@@ -46,7 +46,7 @@ func headerValue(h http.Header, name, what string) (string, *Refusal) {
 
 func queryValue(rawQuery, name, what string) (string, *Refusal) {
 	query, err := url.ParseQuery(rawQuery)
-	if err != nil {
+	if err != nil || strings.Contains(rawQuery, "#") { // behind which some servers read no further
 		return "", refuse(BadBinding, "The query cannot be parsed, and it says what %s the request is about.", what)
 	}
 	return only(query.Get(name), len(query[name]), "query parameter", name, what)

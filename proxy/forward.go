@@ -164,7 +164,7 @@ func (x *exchange) describe(h http.Header) {
 
 // prepareCall says what the upstream gets to see of the request.
 func (x *exchange) prepareCall() {
-	keepUpgrade(x.r.Header)
+	keepUpgrade(x.r)
 	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
 	if x.r.ContentLength == 0 {
 		return

@@ -33,7 +33,7 @@ func headerValue(h http.Header, name, what string) (string, *Refusal) {
 	}
 	for field := range h {
 		// Some servers read X_Organization and X-Organization as one header.
-		if field != name && SameField(field, name) {
+		if field != name && route.SameField(field, name) {
 			return "", refuse(BadBinding, "The request spells the header %s, which says what %s it is about, in another way too. Send exactly one.", name, what)
 		}
 	}
@@ -46,7 +46,7 @@ func headerValue(h http.Header, name, what string) (string, *Refusal) {
 
 func queryValue(rawQuery, name, what string) (string, *Refusal) {
 	query, err := url.ParseQuery(rawQuery)
-	if err != nil {
+	if err != nil || strings.Contains(rawQuery, "#") { // behind which some servers read no further
 		return "", refuse(BadBinding, "The query cannot be parsed, and it says what %s the request is about.", what)
 	}
 	return only(query.Get(name), len(query[name]), "query parameter", name, what)
@@ -65,34 +65,10 @@ func only(value string, n int, source, name, what string) (string, *Refusal) {
 func nominated(h http.Header, name string) bool {
 	for _, value := range h["Connection"] {
 		for token := range strings.SplitSeq(value, ",") {
-			if SameField(strings.TrimSpace(token), name) {
+			if route.SameField(strings.TrimSpace(token), name) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// SameField reports whether a CGI-like server would take two field names for
-// one: letter case does not count, and '_' is '-'.
-func SameField(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if foldField(a[i]) != foldField(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func foldField(c byte) byte {
-	switch {
-	case c == '_':
-		return '-'
-	case 'A' <= c && c <= 'Z':
-		return c + 'a' - 'A'
-	}
-	return c
 }

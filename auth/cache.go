@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	maxUnknown = 16_384
 	// maxSpaces bounds the remembered answers to "which space is this?".
 	maxSpaces = 65_536
+	// maxRef is more bytes than any id or slug of a space has.
+	maxRef = 128
 )
 
 // Lookups is what the cache asks the store for.
@@ -188,6 +191,9 @@ func (c *cache) lookup(ctx context.Context, h keys.Hash, epoch uint64) (*entry, 
 
 // space returns the space that a request names by id or slug, or nil.
 func (c *cache) space(ctx context.Context, organization, ref string) (*keys.Space, error) {
+	if len(ref) > maxRef {
+		return nil, nil
+	}
 	at := spaceRef{organization, ref}
 	if e, ok := c.spaces.GetIfPresent(at); ok && c.isFresh() && c.stamps.holds(&e.stamp) && (e.space != nil || c.now().Before(e.until)) {
 		return e.space, nil
@@ -205,6 +211,7 @@ func (c *cache) space(ctx context.Context, organization, ref string) (*keys.Spac
 		return nil, err
 	}
 	if c.stamps.epoch.Load() == epoch {
+		at.ref = strings.Clone(ref) // it is part of a request
 		c.spaces.Set(at, e)
 	}
 	return e.space, nil

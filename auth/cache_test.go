@@ -3,7 +3,10 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -311,4 +314,40 @@ func BenchmarkHash(b *testing.B) {
 	for b.Loop() {
 		keys.HashSecret(secret)
 	}
+}
+
+// Names of spaces that there are not are remembered, and clients make them up: each
+// held the whole request line that it was cut from, and one of 60 KiB its 60 KiB, 4 GB
+// in all. What is longer than any name is not even asked for.
+func TestNamesOfSpacesAreNotHeldWhole(t *testing.T) {
+	f := newFixture(t)
+	ask := func(ref string) {
+		t.Helper()
+		if space, err := f.cache.space(t.Context(), "org_1", ref); space != nil || err != nil {
+			t.Fatal(space, err)
+		}
+	}
+	ask(strings.Repeat("x", maxRef+1))
+	if n := f.store.lookups.Load(); n != 0 {
+		t.Errorf("%d lookups of what cannot be a name", n)
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	const names, line = 4000, 8 << 10
+	for i := range names {
+		text := fmt.Sprintf("%d/%s", i, strings.Repeat("x", line))
+		ask(text[:strings.IndexByte(text, '/')])
+	}
+	if grown := int64(heap()) - int64(before); grown > names*line/4 {
+		t.Errorf("%d names take %d KiB", names, grown>>10)
+	}
+	if n := f.store.lookups.Load(); n != names {
+		t.Errorf("%d lookups", n)
+	}
+	runtime.KeepAlive(f)
 }

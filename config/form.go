@@ -32,8 +32,7 @@ type support uint8
 
 const (
 	offered support = iota
-	refused         // whatever its value is
-	judged          // by the decoder, which then refuses it
+	refused
 )
 
 // reserved are fields of which only the name is taken.
@@ -94,7 +93,7 @@ func (d *decoder) fields(v value, f form) (map[string]value, bool) {
 }
 
 func (d *decoder) failUnknown(e entry, f form) {
-	hint := d.didYouMean(e.name, f.names(offered, refused, judged))
+	hint := d.didYouMean(e.name, f.names(offered, refused))
 	if hint == "" {
 		hint = "; allowed: " + strings.Join(f.names(offered), ", ")
 	}

@@ -146,9 +146,6 @@ var publicForm = form{
 	},
 }
 
-// Form of what is judged and then refused.
-var ()
-
 var costForm = form{
 	{
 		name: "header", required: true, title: "Header", doc: "Header of the upstream's answer that says what the request cost, in whole units.",

@@ -267,16 +267,11 @@ func checkHeader(name string) string {
 	if problem := checkField(name); problem != "" {
 		return problem
 	}
-	switch http.CanonicalHeaderKey(name) {
-	case "Authorization":
+	switch {
+	case http.CanonicalHeaderKey(name) == "Authorization":
 		return "that header holds the key"
-	default:
-		// As the proxy does: some servers read '_' as '-'.
-		field := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-		if slices.Contains([]string{"forwarded", "x-request-id", "x-real-ip", "x-original-url", "x-rewrite-url"}, field) ||
-			strings.HasPrefix(field, "x-keygate-") || strings.HasPrefix(field, "x-forwarded-") {
-			return "keygate drops or replaces that header of a request"
-		}
+	case route.Dropped(name), route.SameField(name, "Forwarded"):
+		return "keygate drops or replaces that header of a request"
 	}
 	return ""
 }

@@ -124,7 +124,7 @@ func (d *decoder) health(v value, targets []*url.URL) *upstream.Health {
 		s, ok := d.text(path)
 		switch {
 		case ok && !isPath(s):
-			d.fail(path, "is %s; allowed is a path that starts with /, in printable ASCII without space and #", quoted(s))
+			d.fail(path, "is %s; allowed is a path that starts with /, in printable ASCII without space and #, and %% with two hexadecimal digits after it", quoted(s))
 		case ok && h.Type != upstream.HTTPCheck:
 			d.fail(path, "is not for checks of type %s", h.Type)
 		}
@@ -152,7 +152,8 @@ func (d *decoder) health(v value, targets []*url.URL) *upstream.Health {
 // isPath reports whether a path, with a query perhaps, can stand in a request as
 // it is.
 func isPath(s string) bool {
-	return strings.HasPrefix(s, "/") && isPrintable(s) && !strings.ContainsAny(s, " #")
+	_, err := url.ParseRequestURI(s)
+	return strings.HasPrefix(s, "/") && isPrintable(s) && !strings.ContainsAny(s, " #") && err == nil
 }
 
 // timeouts are the same for an upstream and for a route, which has the upstream's

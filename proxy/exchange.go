@@ -153,9 +153,10 @@ func (x *exchange) Header() http.Header { return x.w.Header() }
 
 // The invitation to send a body is not passed on: net/http gives its own when the
 // upstream's makes the transport read the body, and which of the two came first was
-// chance. The client would have been invited twice.
+// chance. The client would have been invited twice. One of HTTP/1.0 knows no answers
+// before the answer (RFC 9110, section 15.2).
 func (x *exchange) WriteHeader(status int) {
-	if status == http.StatusContinue {
+	if status == http.StatusContinue || status < 200 && !x.r.ProtoAtLeast(1, 1) {
 		return
 	}
 	if status >= 200 && x.status == 0 { // others are informational: a final one follows

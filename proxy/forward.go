@@ -6,12 +6,11 @@ import (
 	"log"
 	"net/http"
 	"net/http/httputil"
-	"slices"
 	"strings"
 	"sync"
 
-	"keygate/auth"
 	"keygate/internal/pace"
+	"keygate/proxy/route"
 	"keygate/proxy/upstream"
 	"keygate/ratelimit"
 )
@@ -47,7 +46,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 
 	h := out.Header
 	for name := range h {
-		if dropped(name) || x.rule.requestHeaders.decides(name) {
+		if route.Dropped(name) || x.rule.requestHeaders.decides(name) {
 			delete(h, name)
 		}
 	}
@@ -71,39 +70,6 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		h["X-Keygate-Space"] = []string{space.ID}
 		h["X-Keygate-Space-Slug"] = []string{space.Slug}
 	}
-}
-
-// dropped reports whether a client's header never goes upstream: the names that
-// upstreams trust us to set, and those that make some servers act on another
-// address or path than the one that was checked. Servers that read '_' as '-'
-// must not be deceived either.
-func dropped(name string) bool {
-	if len(name) < 2 {
-		return false
-	}
-	switch name[0] {
-	case 'X', 'x':
-		if name[1] != '-' && name[1] != '_' {
-			return false
-		}
-		for _, prefix := range [...]string{"X-Keygate-", "X-Forwarded-"} {
-			if len(name) >= len(prefix) && auth.SameField(name[:len(prefix)], prefix) {
-				return true
-			}
-		}
-		return slices.ContainsFunc(believed, func(whole string) bool { return auth.SameField(name, whole) })
-	case 'P', 'p':
-		return auth.SameField(name, "Proxy") // CGI makes it HTTP_PROXY (CVE-2016-5385)
-	case 'T', 't':
-		return auth.SameField(name, "True-Client-Ip")
-	}
-	return false
-}
-
-// believed are names by which some servers go, beside those that keygate sets.
-var believed = []string{
-	"X-Request-Id", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Forwarded", "X-Host", "X-Original-Host",
-	"X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
 }
 
 // forwardedHeaders tells the upstream who asked, and for what, and the request's
@@ -198,7 +164,7 @@ func (x *exchange) describe(h http.Header) {
 
 // prepareCall says what the upstream gets to see of the request.
 func (x *exchange) prepareCall() {
-	keepUpgrade(x.r.Header)
+	keepUpgrade(x.r)
 	x.call.URL, x.call.Rewrite, x.call.Retries = x.r.URL, &x.rule.Rewrite, x.rule.Retries
 	if x.r.ContentLength == 0 {
 		return
@@ -225,6 +191,7 @@ func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err er
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
 	if cut, ok := errors.AsType[*cutError](context.Cause(x.r.Context())); ok {
+		x.limits = ratelimit.Decision{} // a 401 or 403 says nothing of them
 		x.refuse(x.refused(cut.refusal))
 		return
 	}

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"keygate/auth"
 	"keygate/proxy/route"
 )
 
@@ -37,12 +36,12 @@ func (c *headerChanges) decides(name string) bool {
 		return false
 	}
 	for _, removed := range c.remove {
-		if auth.SameField(name, removed) {
+		if route.SameField(name, removed) {
 			return true
 		}
 	}
 	for set := range c.set {
-		if auth.SameField(name, set) {
+		if route.SameField(name, set) {
 			return true
 		}
 	}
@@ -53,13 +52,13 @@ func (c *headerChanges) decides(name string) bool {
 // trailers as if they had come with the header, so that nothing may be said in them
 // that has been judged, or is the gate's to say, there (RFC 9110, section 6.5.1).
 func (x *exchange) mayTrail(name string) bool {
-	return httpguts.ValidTrailerHeader(name) && httpguts.ValidHeaderFieldName(name) && !dropped(name) &&
+	return httpguts.ValidTrailerHeader(name) && httpguts.ValidHeaderFieldName(name) && !route.Dropped(name) &&
 		!x.rule.requestHeaders.decides(name) && !names(x.rule.Organization, name) && !names(x.rule.Space, name)
 }
 
 // names reports whether a binding reads a field that some servers take for this one.
 func names(b *route.Binding, name string) bool {
-	return b != nil && b.Source == route.FromHeader && auth.SameField(b.Name, name)
+	return b != nil && b.Source == route.FromHeader && route.SameField(b.Name, name)
 }
 
 // apply changes a header: first it removes, then sets, then adds.

@@ -42,13 +42,9 @@ func TestDismissedStreamsSayWhy(t *testing.T) {
 	sockets := []*socket{g.webSocket("/any/ws", secret, ""), g.webSocket("/public/ws", "", "")}
 	g.events("/any/events", secret)
 	g.events("/public/events", "")
+	hold := request(t, http.MethodGet, g.url+"/any/hold", secret, nil)
 	go func() {
-		r, err := http.NewRequest(http.MethodGet, g.url+"/any/hold", nil)
-		if err != nil {
-			panic(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+secret)
-		if res, err := http.DefaultTransport.RoundTrip(r); err == nil {
+		if res, err := http.DefaultTransport.RoundTrip(hold); err == nil {
 			_ = res.Body.Close()
 		}
 	}()
@@ -101,9 +97,9 @@ func TestDismissedStreamsSayWhy(t *testing.T) {
 // it had a second for that. And its line in the log had the key's id twice, which is
 // no good JSON: what reads it may keep either, or refuse it.
 func TestRevokedInTheMiddleOfABody(t *testing.T) {
-	g := newGate(t, gateOptions{policy: leavePolicy})
+	g := newGate(t, gateOptions{})
 	g.upstream.answer = func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
-	k, secret := g.key(keys.NewKey{})
+	k, secret := g.key(keys.NewKey{Plan: "tiny"})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +112,7 @@ func TestRevokedInTheMiddleOfABody(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.proxy.CheckStreams(t.Context())
-	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusUnauthorized {
+	if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || res.StatusCode != http.StatusUnauthorized || res.Header.Get("RateLimit") != "" {
 		t.Errorf("it was answered %v %v", res, err)
 	}
 	waitFor(t, func() bool { return g.logs.FilterMessage("request").Len() == 1 })

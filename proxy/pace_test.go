@@ -21,41 +21,35 @@ func TestClientThatDribbles(t *testing.T) {
 	g := newGate(t, gateOptions{patient: patient, rate: 2000})
 	g.upstream.answer = readsAll
 	_, secret := g.key(keys.NewKey{})
-	url2, client2 := g.overHTTP2()
-	for name, on := range map[string]struct {
-		url    string
-		client *http.Client
-	}{"HTTP/1.1": {g.url, http.DefaultClient}, "HTTP/2": {url2, client2}} {
-		t.Run(name, func(t *testing.T) {
-			writer, answers := pipeTo(t, on.client, on.url+"/any/x", secret)
-			ended := make(chan struct{})
-			go func() {
-				defer close(ended)
-				for n := 0; n < 1000; n++ {
-					if _, err := io.WriteString(writer, "x"); err != nil {
-						return
-					}
-					time.Sleep(every)
+	g.onBoth(func(t *testing.T, url string, client *http.Client) {
+		writer, answers := pipeTo(t, client, url+"/any/x", secret)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for n := 0; n < 1000; n++ {
+				if _, err := io.WriteString(writer, "x"); err != nil {
+					return
 				}
-			}()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusRequestTimeout {
-				t.Errorf("a client that dribbles: %v %s", a.Response, a.body)
-			}
-			_ = writer.Close()
-			<-ended
-
-			writer, answers = pipeTo(t, on.client, on.url+"/any/x", secret)
-			piece := strings.Repeat("x", 1000) // wins back 500 ms
-			for range 3 * patient / every {
-				_, _ = io.WriteString(writer, piece)
 				time.Sleep(every)
 			}
-			_ = writer.Close()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK {
-				t.Errorf("a client that keeps to the rate: %v", a.Response)
-			}
-		})
-	}
+		}()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusRequestTimeout {
+			t.Errorf("a client that dribbles: %v %s", a.Response, a.body)
+		}
+		_ = writer.Close()
+		<-ended
+
+		writer, answers = pipeTo(t, client, url+"/any/x", secret)
+		piece := strings.Repeat("x", 1000) // wins back 500 ms
+		for range 3 * patient / every {
+			_, _ = io.WriteString(writer, piece)
+			time.Sleep(every)
+		}
+		_ = writer.Close()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK {
+			t.Errorf("a client that keeps to the rate: %v", a.Response)
+		}
+	})
 	if n := g.metric(`keygate_slow_clients_cut_total{part="body"}`); n != 2 {
 		t.Errorf("%v bodies are counted as slow, want 2", n)
 	}
@@ -76,22 +70,16 @@ func TestUpstreamThatReadsSlowly(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	}
 	_, secret := g.key(keys.NewKey{})
-	url2, client2 := g.overHTTP2()
-	for name, on := range map[string]struct {
-		url    string
-		client *http.Client
-	}{"HTTP/1.1": {g.url, http.DefaultClient}, "HTTP/2": {url2, client2}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			writer, answers := pipeTo(t, on.client, on.url+"/any/x", secret)
-			_, _ = writer.Write(make([]byte, 6<<20))
-			_, _ = io.WriteString(writer, "end")
-			_ = writer.Close()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "end" {
-				t.Errorf("%v %s", a.Response, a.body)
-			}
-		})
-	}
+	g.onBoth(func(t *testing.T, url string, client *http.Client) {
+		t.Parallel()
+		writer, answers := pipeTo(t, client, url+"/any/x", secret)
+		_, _ = writer.Write(make([]byte, 6<<20))
+		_, _ = io.WriteString(writer, "end")
+		_ = writer.Close()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "end" {
+			t.Errorf("%v %s", a.Response, a.body)
+		}
+	})
 }
 
 // A call of gRPC in which the client streams may be silent before there is an answer.
@@ -108,11 +96,7 @@ func TestSilentClientOfGRPC(t *testing.T) {
 		text   string
 	}{url2: {client2, http.StatusOK, "onetwo"}, g.url: {http.DefaultClient, http.StatusOK, ""}} {
 		body, writer := io.Pipe()
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, url+"/any/x", body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+secret)
+		r := request(t, http.MethodPost, url+"/any/x", secret, body)
 		r.Header.Set("Content-Type", "application/grpc")
 		go func() {
 			_, _ = io.WriteString(writer, "one")
@@ -161,12 +145,7 @@ func TestUnreadAnswerOverHTTP2(t *testing.T) {
 	url, client := g.overHTTP2()
 	get := func(path string) *http.Response {
 		t.Helper()
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+secret)
-		res, err := client.Do(r)
+		res, err := client.Do(request(t, http.MethodGet, url+path, secret, nil))
 		if err != nil {
 			t.Fatal(err)
 		}

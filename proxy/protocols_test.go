@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -16,23 +15,6 @@ import (
 
 	"keygate/internal/keys"
 )
-
-// onBoth runs a test as an HTTP/1.1 client and as one of HTTP/2.
-func (g *gate) onBoth(test func(t *testing.T, url string, client *http.Client)) {
-	url2, client2 := g.overHTTP2()
-	g.t.(*testing.T).Run("HTTP/1.1", func(t *testing.T) { test(t, g.url, &http.Client{Timeout: 30 * time.Second}) })
-	g.t.(*testing.T).Run("HTTP/2", func(t *testing.T) { test(t, url2, client2) })
-}
-
-func request(t testing.TB, method, url, secret string, body io.Reader) *http.Request {
-	t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+secret)
-	return r
-}
 
 // Trailers go both ways; a client's cannot say who it is any more than its header.
 func TestTrailers(t *testing.T) {

@@ -2,14 +2,10 @@ package proxy_test
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -17,58 +13,7 @@ import (
 
 	"keygate/auth"
 	"keygate/internal/keys"
-	"keygate/internal/problem"
 )
-
-// overHTTP2 serves the gate over HTTP/2 as well.
-func (g *gate) overHTTP2() (url string, client *http.Client) {
-	g.t.Helper()
-	server := httptest.NewUnstartedServer(g.proxy)
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	g.t.Cleanup(server.Close)
-	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	g.t.Cleanup(transport.CloseIdleConnections)
-	return server.URL, &http.Client{Transport: transport, Timeout: 30 * time.Second}
-}
-
-// readsAll is an upstream that wants the whole body before it answers.
-func readsAll(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	_, _ = w.Write(body)
-}
-
-// pipeTo sends a body that the test writes.
-func pipeTo(t testing.TB, client *http.Client, url, secret string) (*io.PipeWriter, <-chan answer) {
-	t.Helper()
-	body, writer := io.Pipe()
-	t.Cleanup(func() { _ = writer.Close() })
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+secret)
-	answers := make(chan answer, 1)
-	go func() {
-		defer close(answers)
-		res, err := client.Do(r)
-		if err != nil {
-			t.Errorf("no answer: %v", err)
-			return
-		}
-		defer res.Body.Close()
-		a := answer{Response: res}
-		a.body, _ = io.ReadAll(res.Body)
-		if res.Header.Get("Content-Type") == problem.ContentType {
-			_ = json.Unmarshal(a.body, &a.problem)
-		}
-		answers <- a
-	}()
-	return writer, answers
-}
 
 // A client that stops sending held its place, and the upstream's, for as long as it
 // liked where the route had no total. It is answered 408, the upstream is not blamed,
@@ -78,29 +23,23 @@ func TestClientThatStopsSending(t *testing.T) {
 	g := newGate(t, gateOptions{patient: patient})
 	g.upstream.answer = readsAll
 	_, secret := g.key(keys.NewKey{})
-	url2, client2 := g.overHTTP2()
-	for name, on := range map[string]struct {
-		url    string
-		client *http.Client
-	}{"HTTP/1.1": {g.url, http.DefaultClient}, "HTTP/2": {url2, client2}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			writer, answers := pipeTo(t, on.client, on.url+"/any/x", secret)
-			_, _ = io.WriteString(writer, "begun")
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusRequestTimeout || a.problem.Error != "Request timed out" {
-				t.Errorf("a client that stops: %v %s", a.Response, a.body)
-			}
-			writer, answers = pipeTo(t, on.client, on.url+"/any/x", secret)
-			for range 8 { // much longer than the bound in all
-				_, _ = io.WriteString(writer, "x")
-				time.Sleep(patient / 4)
-			}
-			_ = writer.Close()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "xxxxxxxx" {
-				t.Errorf("a client that is only slow: %v %s", a.Response, a.body)
-			}
-		})
-	}
+	g.onBoth(func(t *testing.T, url string, client *http.Client) {
+		t.Parallel()
+		writer, answers := pipeTo(t, client, url+"/any/x", secret)
+		_, _ = io.WriteString(writer, "begun")
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusRequestTimeout || a.problem.Error != "Request timed out" {
+			t.Errorf("a client that stops: %v %s", a.Response, a.body)
+		}
+		writer, answers = pipeTo(t, client, url+"/any/x", secret)
+		for range 8 { // much longer than the bound in all
+			_, _ = io.WriteString(writer, "x")
+			time.Sleep(patient / 4)
+		}
+		_ = writer.Close()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "xxxxxxxx" {
+			t.Errorf("a client that is only slow: %v %s", a.Response, a.body)
+		}
+	})
 }
 
 // What bounds the client's sending must not bound the upstream's thinking, nor a
@@ -120,29 +59,23 @@ func TestPatienceIsForTheBodyAlone(t *testing.T) {
 		_, _ = io.WriteString(w, "thought")
 	}
 	_, secret := g.key(keys.NewKey{})
-	url2, client2 := g.overHTTP2()
-	for name, on := range map[string]struct {
-		url    string
-		client *http.Client
-	}{"HTTP/1.1": {g.url, http.DefaultClient}, "HTTP/2": {url2, client2}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			writer, answers := pipeTo(t, on.client, on.url+"/any/think", secret)
-			_, _ = io.WriteString(writer, "question")
-			_ = writer.Close()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "thought" {
-				t.Errorf("an upstream that thinks: %v %s", a.Response, a.body)
-			}
-			writer, answers = pipeTo(t, on.client, on.url+"/any/talk", secret)
-			_, _ = io.WriteString(writer, "one,")
-			time.Sleep(3 * patient)
-			_, _ = io.WriteString(writer, "two")
-			_ = writer.Close()
-			if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "one,two" {
-				t.Errorf("a conversation: %v %s", a.Response, a.body)
-			}
-		})
-	}
+	g.onBoth(func(t *testing.T, url string, client *http.Client) {
+		t.Parallel()
+		writer, answers := pipeTo(t, client, url+"/any/think", secret)
+		_, _ = io.WriteString(writer, "question")
+		_ = writer.Close()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "thought" {
+			t.Errorf("an upstream that thinks: %v %s", a.Response, a.body)
+		}
+		writer, answers = pipeTo(t, client, url+"/any/talk", secret)
+		_, _ = io.WriteString(writer, "one,")
+		time.Sleep(3 * patient)
+		_, _ = io.WriteString(writer, "two")
+		_ = writer.Close()
+		if a, ok := <-answers; !ok || a.StatusCode != http.StatusOK || string(a.body) != "one,two" {
+			t.Errorf("a conversation: %v %s", a.Response, a.body)
+		}
+	})
 }
 
 // One key's requests under way have a bound of their own, which costs no other key
@@ -185,7 +118,7 @@ func TestRequestsUnderWayPerKey(t *testing.T) {
 		status int
 	}{{secret, http.StatusTooManyRequests}, {other, 0}} {
 		e := g.proxy.Explain(t.Context(), auth.Question{Method: "GET", Target: "/any/x", Key: keys.HashSecret(asked.secret)})
-		if limit := e.Checks[len(e.Checks)-1]; e.Status != asked.status || limit.Name != "limit" || strings.Contains(limit.Detail, "under way") != (asked.status != 0) {
+		if limit := e.Checks[len(e.Checks)-2]; e.Status != asked.status || limit.Name != "limit" || strings.Contains(limit.Detail, "under way") != (asked.status != 0) {
 			t.Errorf("explained as %d: %+v", e.Status, limit)
 		}
 	}

@@ -1,14 +1,11 @@
 package proxy_test
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"sync"
 	"testing"
@@ -16,112 +13,6 @@ import (
 
 	"keygate/internal/keys"
 )
-
-// streamingUpstream speaks server-sent events and WebSocket, and gives out endless
-// downloads.
-func streamingUpstream(w http.ResponseWriter, r *http.Request) {
-	flush := http.NewResponseController(w).Flush
-	switch {
-	case r.Header.Get("Upgrade") == "websocket":
-		echoWebSocket(w)
-	case strings.HasSuffix(r.URL.Path, "/events"):
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, "data: first\n\n")
-		_ = flush()
-		<-r.Context().Done()
-	case strings.HasSuffix(r.URL.Path, "/download"):
-		w.Header().Set("Content-Length", fmt.Sprint(int64(1)<<40))
-		block := make([]byte, 64<<10)
-		for {
-			if _, err := w.Write(block); err != nil {
-				return
-			}
-		}
-	default:
-		_, _ = io.WriteString(w, "hello")
-	}
-}
-
-// echoWebSocket accepts a handshake and sends back what it gets, byte for byte,
-// beginning with a greeting; it does not check keys or masks.
-func echoWebSocket(w http.ResponseWriter) {
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(err)
-	}
-	defer conn.Close()
-	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"+"\x81\x05hello")
-	_, _ = io.Copy(conn, rw.Reader)
-}
-
-// socket is the client's end of a WebSocket.
-type socket struct {
-	net.Conn
-	*bufio.Reader
-}
-
-func (s *socket) Read(p []byte) (int, error) { return s.Reader.Read(p) }
-
-// webSocket makes a handshake; early is sent in the same packet.
-func (g *gate) webSocket(path, secret, early string) *socket {
-	g.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer "+secret+
-		"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+early); err != nil {
-		g.t.Fatal(err)
-	}
-	s := &socket{conn, bufio.NewReader(conn)}
-	line, err := s.ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 101 ") {
-		g.t.Fatalf("handshake: %q %v", line, err)
-	}
-	if _, err := textproto.NewReader(s.Reader).ReadMIMEHeader(); err != nil {
-		g.t.Fatal(err)
-	}
-	if opcode, text := s.frame(g.t); opcode != 1 || text != "hello" {
-		g.t.Fatalf("greeting: %d %q", opcode, text)
-	}
-	return s
-}
-
-// frame reads a short one.
-func (s *socket) frame(t testing.TB) (opcode byte, payload string) {
-	t.Helper()
-	var header [2]byte
-	if _, err := io.ReadFull(s, header[:]); err != nil {
-		t.Fatalf("no frame: %v", err)
-	}
-	body := make([]byte, header[1]&0x7f)
-	if _, err := io.ReadFull(s, body); err != nil {
-		t.Fatal(err)
-	}
-	return header[0] & 0xf, string(body)
-}
-
-// events opens a stream of them and reads the first.
-func (g *gate) events(path, secret string) *bufio.Reader {
-	g.t.Helper()
-	r, err := http.NewRequest(http.MethodGet, g.url+path, nil)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+secret)
-	res, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.t.Cleanup(func() { _ = res.Body.Close() })
-	body := bufio.NewReader(res.Body)
-	if line, err := body.ReadString('\n'); err != nil || line != "data: first\n" {
-		g.t.Fatalf("%d %q %v", res.StatusCode, line, err)
-	}
-	return body
-}
 
 // wayOut is something by which a key ends to be good for a stream.
 type wayOut struct {
@@ -288,12 +179,7 @@ func TestDownloadOfASlowReaderIsCut(t *testing.T) {
 	g := newGate(t, gateOptions{policy: streamPolicy})
 	g.upstream.answer = streamingUpstream
 	k, secret := g.streamKey()
-	r, err := http.NewRequest(http.MethodGet, g.url+"/any/download", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+secret)
-	res, err := http.DefaultTransport.RoundTrip(r)
+	res, err := http.DefaultTransport.RoundTrip(request(t, http.MethodGet, g.url+"/any/download", secret, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,24 +232,6 @@ func TestStreamsSurviveAReload(t *testing.T) {
 	g.proxy.CheckStreams(t.Context())
 	if opcode, _ := ws.frame(t); opcode != 8 {
 		t.Errorf("paused under another policy than the one in force: opcode %d", opcode)
-	}
-}
-
-// What a client sends right behind its handshake, in one packet with it, was lost by
-// httputil.ReverseProxy (golang/go#80875).
-func TestEarlyWebSocketBytes(t *testing.T) {
-	g := newGate(t, gateOptions{policy: streamPolicy})
-	g.upstream.answer = streamingUpstream
-	_, secret := g.streamKey()
-	ws := g.webSocket("/any/ws", secret, "\x81\x05early")
-	if _, text := ws.frame(t); text != "early" {
-		t.Errorf("the upstream got %q", text)
-	}
-	if _, err := io.WriteString(ws, "\x81\x04late"); err != nil {
-		t.Fatal(err)
-	}
-	if _, text := ws.frame(t); text != "late" {
-		t.Errorf("the upstream got %q", text)
 	}
 }
 

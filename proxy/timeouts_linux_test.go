@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -270,16 +269,4 @@ func TestUpstreamAborts(t *testing.T) {
 			}
 		}
 	}
-}
-
-// over serves the gate in a version of HTTP of its own.
-func (g *gate) over(version string) (url string, client *http.Transport) {
-	g.t.Helper()
-	s := httptest.NewUnstartedServer(g.proxy)
-	s.EnableHTTP2 = version == "HTTP/2"
-	s.StartTLS()
-	g.t.Cleanup(s.Close)
-	transport := s.Client().Transport.(*http.Transport)
-	g.t.Cleanup(transport.CloseIdleConnections)
-	return s.URL, transport
 }

@@ -266,3 +266,39 @@ func TestRedisEmptied(t *testing.T) {
 		g.refused(http.StatusUnauthorized, "API key is invalid", "/x", k.Secret)
 	}
 }
+
+// A SIGHUP while the start still waits for Redis was answered with an error, since
+// nothing could number the policy, and the start then put the former one in force.
+func TestReloadDuringTheStart(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t, nil)
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	write := func(path string) {
+		t.Helper()
+		text := "version: 1\nroutes: [{ match: \"" + path + "\", permission: any }]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := redistest.Start(t, redistest.Options{Port: redistest.FreePort(t), AOF: "always"})
+	g := onRedis(t, server.URL(), newSecret(t), settings{
+		"KEYGATE_UPSTREAM": api.URL, "KEYGATE_POLICY_FILE": file, "KEYGATE_POLICY_WATCH": "false",
+	})
+	write("/former")
+	server.Kill()
+	g.launch()
+	g.listens()
+	write("/newer")
+	g.signal(syscall.SIGHUP)
+	time.Sleep(time.Second) // it may act on it at once, or later
+	server.Start()
+	g.ready()
+	k := g.created(admin.NewKey{Name: "key"})
+	eventually(t, "the newer policy is in force", func() bool { return g.get("/newer", k.Secret).status == http.StatusOK })
+	if a := g.get("/former", k.Secret); a.status != http.StatusNotFound {
+		t.Errorf("the former policy: %d", a.status)
+	}
+	if failed := g.logged("policy not reloaded: the former one stays in force"); len(failed) > 0 {
+		t.Errorf("logged: %v", failed)
+	}
+}

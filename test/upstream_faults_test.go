@@ -29,7 +29,12 @@ routes:
 
 const (
 	faultyTotal  = 2 * time.Second
-	normalWithin = 3 * time.Second // 2 s, on a machine that has other things to do as well
+	normalWithin = 2 * time.Second
+	// onTime is by how much the machine may be late for what fails then to be the
+	// gateway's doing: a third of the shortest time-out. A request waits for several
+	// turns on a processor.
+	onTime       = 100 * time.Millisecond
+	turns        = 5
 	watched      = 3 * time.Second
 	largeAnswer  = 1 << 20
 	largeRequest = 256 << 10
@@ -38,6 +43,7 @@ const (
 // faultyTraffic is what clients send while the way to the upstream is disturbed.
 type faultyTraffic struct {
 	g       *gateway
+	ruler   *ruler
 	key     string
 	posts   atomic.Int64
 	arrived sync.Map // number of a POST to how often it arrived
@@ -46,6 +52,7 @@ type faultyTraffic struct {
 	statuses map[string]int
 	lastBad  time.Time // when the last request began that was not answered as it should be
 	wrong    string
+	excused  int // bad answers while the machine was late
 }
 
 func (f *faultyTraffic) serve(w http.ResponseWriter, r *http.Request) {
@@ -106,14 +113,18 @@ func (f *faultyTraffic) ask(c *http.Client, kind int) {
 	case a.status != http.StatusOK && a.status != http.StatusBadGateway && a.status != http.StatusGatewayTimeout:
 		f.fault("%s %s: %d %s", method, path, a.status, a.body)
 	}
-	// The rest is for a machine that has other things to do as well.
-	if took > faultyTotal+3*time.Second {
-		f.fault("%s %s took %v, in which %v are allowed", method, path, took, faultyTotal)
+	late := f.ruler.late(began)
+	if took > faultyTotal+time.Second+turns*late {
+		f.fault("%s %s took %v, in which %v are allowed; the machine was late by %v", method, path, took, faultyTotal, late)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.statuses[method+" "+path+" "+result]++
-	if (err != nil || a.status != http.StatusOK) && began.After(f.lastBad) {
+	switch {
+	case err == nil && a.status == http.StatusOK:
+	case late >= onTime:
+		f.excused++
+	case began.After(f.lastBad):
 		f.lastBad = began
 	}
 }
@@ -148,6 +159,7 @@ func testUpstreamNetworkFaults(t *testing.T, scheme string) {
 		"KEYGATE_DEFAULT_PLAN": "none",
 	})
 	f.key = f.g.newKey("client").Secret
+	f.ruler = newRuler(t, f.g)
 	c := newClient(t)
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
@@ -169,7 +181,7 @@ func testUpstreamNetworkFaults(t *testing.T, scheme string) {
 		faultproxy.Delay, faultproxy.Drop, faultproxy.Reset, faultproxy.HalfOpen, faultproxy.Cut, faultproxy.Slow, faultproxy.BlackHole,
 	} {
 		f.mu.Lock()
-		f.statuses = make(map[string]int)
+		f.statuses, f.excused = make(map[string]int), 0
 		f.mu.Unlock()
 		between.Set(fault)
 		time.Sleep(length)
@@ -181,7 +193,7 @@ func testUpstreamNetworkFaults(t *testing.T, scheme string) {
 		time.Sleep(watched)
 		f.mu.Lock()
 		after := f.lastBad.Sub(healed)
-		t.Logf("%-20s %v; the last bad one began %v after it ended", fault, f.statuses, after.Round(time.Millisecond))
+		t.Logf("%-20s %v; the last bad one began %v after it ended; %d more while the machine was late", fault, f.statuses, after.Round(time.Millisecond), f.excused)
 		bad := 0
 		for name, n := range f.statuses {
 			if !strings.HasSuffix(name, " 200") {

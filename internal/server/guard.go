@@ -64,10 +64,12 @@ func newBreaker[T any](g *guards, part string) *gobreaker.CircuitBreaker[T] {
 		IsSuccessful: func(err error) bool {
 			return err == nil || errors.Is(err, keys.ErrNotFound)
 		},
-		OnStateChange: func(_ string, _, to gobreaker.State) {
+		OnStateChange: func(_ string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
 				state.Set(1)
-				g.log.Warn("Redis does not answer", zap.String("part", part))
+				if from == gobreaker.StateClosed { // and not each time that the one that tries fails
+					g.log.Warn("Redis does not answer", zap.String("part", part))
+				}
 			} else if to == gobreaker.StateClosed {
 				state.Set(0)
 				g.log.Info("Redis answers again", zap.String("part", part))

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"keygate/internal/keys"
 )
@@ -62,4 +65,28 @@ func repeat(n int, err error) []error {
 		all[i] = err
 	}
 	return all
+}
+
+// While a back end is away one call tries every half second, and each one that failed
+// had a line of its own, for each part, for as long as it lasted.
+func TestOutageHasOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.DebugLevel)
+		b := newBreaker[int](newGuards(prometheus.NewRegistry(), zap.New(core)), "part")
+		for range 600 {
+			_, _ = through(b, func() (int, error) { return 0, errors.New("down") })
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(breakerPause)
+		if _, err := through(b, func() (int, error) { return 1, nil }); err != nil {
+			t.Errorf("after the outage: %v", err)
+		}
+		var said []string
+		for _, line := range logs.All() {
+			said = append(said, line.Message)
+		}
+		if want := []string{"Redis does not answer", "Redis answers again"}; !slices.Equal(said, want) {
+			t.Errorf("%d lines of an outage, want %q", len(said), want)
+		}
+	})
 }

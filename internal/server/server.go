@@ -168,6 +168,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	// Only a start that has its ports makes the first keys: they are shown once,
 	// and one that fails after that would take them with it.
+	begun := make(chan struct{})
 	begin := &beginning{Options: o, back: back, policy: policy, service: service, feed: started, log: log}
 	cleanUp.add(inBackground(func(ctx context.Context) {
 		first, err := begin.run(ctx, loaded)
@@ -177,7 +178,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		case err == nil:
 			health.started.Store(true)
 			announce(o, back, log, first, served, loaded)
-			// Not before: what the start put in force would undo a reload.
+			close(begun)
 			var following sync.WaitGroup
 			following.Go(func() { policy.watch(ctx, changed) })
 			if back.shared {
@@ -189,15 +190,20 @@ func Run(ctx context.Context, o Options) (err error) {
 	}))
 
 	var looked time.Time
+	// Nothing is reloaded before the start is over, which would undo it.
+	var reload <-chan os.Signal
+	var newer <-chan struct{}
 	for {
 		select {
 		case err := <-failed:
 			return errors.Join(err, served.close())
-		case <-o.Reload:
+		case <-begun:
+			reload, newer, begun = o.Reload, outdated, nil
+		case <-reload:
 			policy.reload(ctx)
 		case <-changed:
 			policy.reloadChanged(ctx)
-		case <-outdated: // another replica has a newer policy; this one may have it without knowing
+		case <-newer: // another replica has a newer policy; this one may have it without knowing
 			if now := time.Now(); now.Sub(looked) >= outdatedEvery {
 				looked = now
 				policy.reloadChanged(ctx)

@@ -59,7 +59,7 @@ func (s *step) stale() bool {
 			rules = max(rules, h.rules)
 		}
 	}
-	if s.ask.Stored || rules <= s.ask.Rules {
+	if s.ask.Stored || s.ask.Release || rules <= s.ask.Rules {
 		return false
 	}
 	*s.grant = ratelimit.Grant{Status: ratelimit.Stale, Now: time.UnixMicro(s.now), Version: rules, Limits: s.grant.Limits[:0]}

@@ -36,7 +36,7 @@ func (sh *shard) lease(l *Ledger, a *ratelimit.Ask, g *ratelimit.Grant, claimed 
 	if l.closed.Load() {
 		return nil, errClosed // what is decided from now on may not be saved
 	}
-	if sh.stopped(clock, a, g) {
+	if !a.Release && sh.stopped(clock, a, g) {
 		return nil, nil
 	}
 	before := len(sh.order)

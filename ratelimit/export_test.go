@@ -1,9 +1,6 @@
 package ratelimit
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // A Replica is what the [Limiter] runs, without what runs it: no goroutine, no
 // channel that is waited for, no call. Tests carry its asks through networks of
@@ -157,9 +154,3 @@ func (c *ClockWatch) Note(sent, received, ledger time.Time) time.Duration {
 	step, _ := c.note(sent, received, ledger)
 	return step
 }
-
-// SetClock replaces the clock.
-func (f *InFlight) SetClock(now func() time.Time) { f.now = now }
-
-// Look is what Run does at each tick.
-func (f *InFlight) Look(ctx context.Context) { f.round(ctx) }

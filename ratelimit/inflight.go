@@ -19,11 +19,12 @@ const (
 	// others, and leases are prolonged after flightRenew of their life.
 	flightTick  = 100 * time.Millisecond
 	flightRenew = ConcurrentLease / 4
-	// flightRound bounds the calls of one tick.
-	flightRound = 5 * flightTick
 	// flightEarly is how long before the end of its lease a request is cut off: the
-	// round that looks next may be kept by calls, and late.
-	flightEarly = flightRound + 2*flightTick
+	// next tick may be late, and a call that is under way takes CallTimeout.
+	flightEarly = 2 * flightTick
+	// flightRound bounds the calls of one tick. It may be longer than flightEarly:
+	// what is to be cut off needs no call.
+	flightRound = time.Second
 	// flightWait is what a client that is refused is told to wait: when one of the
 	// others ends, nobody knows.
 	flightWait = time.Second

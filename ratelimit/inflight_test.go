@@ -233,7 +233,7 @@ func TestInFlightCrowd(t *testing.T) {
 }
 
 // A ledger that does not answer is waited for once for each key, again and again. With
-// many keys that took so long that what flew was cut off after its lease had ended.
+// many keys that takes long, and still all that flies is cut off before its lease ends.
 func TestInFlightOfManyKeysIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		silent := &fallingSilent{Ledger: memory.New(memory.Options{})}
@@ -241,6 +241,7 @@ func TestInFlightOfManyKeysIsCutOff(t *testing.T) {
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() { f.Run(ctx); close(done) }()
+		time.Sleep(350 * time.Millisecond) // so that a round is in the middle of its calls at the end
 		began := time.Now()
 		var mu sync.Mutex
 		var cuts []time.Duration
@@ -281,21 +282,6 @@ func (l *fallingSilent) Lease(ctx context.Context, asks []ratelimit.Ask, grants 
 		return ctx.Err()
 	}
 	return l.Ledger.Lease(ctx, asks, grants)
-}
-
-// A machine that sleeps stops the monotonic clock, and the others' clocks go on: what
-// flew then has no place any more.
-func TestInFlightWhileTheMachineSleeps(t *testing.T) {
-	now := time.Now()
-	f := ratelimit.NewInFlight(memory.New(memory.Options{Now: func() time.Time { return now }}), 0, "a", func() time.Time { return now })
-	if fl, _, err := f.Begin(t.Context(), atOnce(1), func() {}); fl == nil {
-		t.Fatal(err)
-	}
-	asleep := now.Round(0).Add(time.Minute) // the wall clock alone has gone on
-	f.SetClock(func() time.Time { return asleep })
-	if f.Look(t.Context()); f.Cut() != 1 {
-		t.Errorf("%d cut off", f.Cut())
-	}
 }
 
 // slowAir never answers.

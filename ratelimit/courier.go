@@ -180,9 +180,9 @@ func (c *courier) call(ld *load) {
 	err := c.ledger.Lease(ctx, ld.asks, ld.grants)
 	if err != nil {
 		c.client.stats.Failures.Add(1)
-	} else if step, since := c.client.watch.note(sent, c.client.now(), ld.grants[0].Now); step != 0 {
+	} else if loss := c.client.watch.note(sent, c.client.now(), &ld.asks[0], &ld.grants[0]); loss.Step != 0 {
 		c.client.stats.ClockSteps.Add(1)
-		c.client.lost(Loss{Step: step, Since: since})
+		c.client.lost(loss)
 	}
 	for i := range ld.from {
 		if p := &ld.from[i]; p.holder != nil {

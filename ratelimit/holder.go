@@ -24,7 +24,7 @@ type client struct {
 	now   func() time.Time
 	names sessionNames
 	stats Stats
-	watch clockWatch
+	watch clockWatches
 	// closing ends leasing: what is given back must not be taken again.
 	closing atomic.Bool
 	// release sends an ask that gives a lease back; its answer is of no use.
@@ -37,8 +37,8 @@ type client struct {
 
 // Loss is a sign that the ledger may have lost what was spent.
 type Loss struct {
-	// Organization and Key are whose lease the ledger did not know any more;
-	// empty where its clock was set.
+	// Organization and Key are whose lease the ledger did not know any more, or
+	// beside whom the clock was set; empty where that was the ledger's only one.
 	Organization, Key string
 	// Step is by how much the ledger's clock was set.
 	Step time.Duration
@@ -296,7 +296,6 @@ func (h *holder) giveBack(c *client, t *terms, session string, total, granted in
 		return // only the report would be new, and it is not worth a trip
 	}
 	a := t.ask(1)
-	a.Version = max(a.Version, h.stopped) // the ledger hears of nothing older
 	a.Session, a.Spent, a.Seen, a.Release = session, total, granted, true
 	h.denied.Store(nil) // there may be room now
 	c.stats.Released.Add(1)

@@ -20,9 +20,10 @@ const (
 	flightTick  = 100 * time.Millisecond
 	flightRenew = ConcurrentLease / 4
 	// flightEarly is how long before the end of its lease a request is cut off: the
-	// next tick may be late.
+	// next tick may be late, and a call that is under way takes CallTimeout.
 	flightEarly = 2 * flightTick
-	// flightRound bounds the calls of one tick.
+	// flightRound bounds the calls of one tick. It may be longer than flightEarly:
+	// what is to be cut off needs no call.
 	flightRound = time.Second
 	// flightWait is what a client that is refused is told to wait: when one of the
 	// others ends, nobody knows.
@@ -57,9 +58,9 @@ type flights struct {
 	mu             sync.Mutex
 	ask            Ask // the last one
 	session        string
-	granted, spent int64 // cumulative; what is between them are places
-	renewed        time.Time
-	deadline       time.Time
+	granted, spent int64         // cumulative; what is between them are places
+	sent           time.Time     // when the call was sent that prolonged the lease last,
+	span           time.Duration // and for how long from then
 	flying         map[*Flight]struct{}
 	local          int64 // of these, how many no ledger knows of
 	waiting        int64 // requests that need a place
@@ -71,6 +72,9 @@ type flights struct {
 
 // places is how many are held of the ledger, used or not.
 func (h *flights) places() int64 { return h.granted - h.spent }
+
+// ending says that what stands in a place must be gone before anybody looks again.
+func (h *flights) ending(now time.Time) bool { return h.span-elapsed(h.sent, now) <= flightEarly }
 
 // leased is how many of those in flight stand in a place.
 func (h *flights) leased() int64 { return int64(len(h.flying)) - h.local }
@@ -185,7 +189,7 @@ func (f *InFlight) holder(ask *Ask) *flights {
 		f.mu.Lock()
 		h := f.holders[ask.Key]
 		if h == nil {
-			h = &flights{asking: make(chan struct{}, 1), session: f.next(), flying: make(map[*Flight]struct{})}
+			h = &flights{asking: make(chan struct{}, 1), session: f.next(), sent: f.now(), flying: make(map[*Flight]struct{})}
 			f.holders[ask.Key] = h
 		}
 		f.mu.Unlock()
@@ -203,7 +207,7 @@ func (f *InFlight) next() string {
 
 // sit takes a place that is held and free; nil if there is none.
 func (f *InFlight) sit(h *flights, cut func()) *Flight {
-	if h.leased() >= h.places() || !f.now().Before(h.deadline) {
+	if h.leased() >= h.places() || h.ending(f.now()) {
 		return nil
 	}
 	// The ledger lets as many fly as the quota says, and a lowered one counts from
@@ -232,7 +236,7 @@ func (f *InFlight) call(ctx context.Context, h *flights, want int64) {
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	if !f.now().Before(h.deadline) {
+	if h.ending(f.now()) {
 		f.lose(h)
 	}
 	a := h.ask
@@ -270,10 +274,8 @@ func (f *InFlight) call(ctx context.Context, h *flights, want int64) {
 	}
 	h.granted = max(h.granted, g.Leased)
 	if g.TTL > 0 && h.leased() <= h.places() {
-		h.renewed = sent
-		if d := sent.Add(Less2Drift(g.TTL)); d.After(h.deadline) {
-			h.deadline = d
-		}
+		h.span = max(h.span-elapsed(h.sent, sent), Less2Drift(g.TTL))
+		h.sent = sent
 	}
 }
 
@@ -313,13 +315,13 @@ func (f *InFlight) look(ctx context.Context, h *flights) {
 	h.mu.Lock()
 	defer func() { h.mu.Unlock(); <-h.asking }()
 	now := f.now()
-	if h.places()+h.leased() > 0 && !now.Add(flightEarly).Before(h.deadline) {
+	if h.places()+h.leased() > 0 && h.ending(now) {
 		f.lose(h)
 	}
 	spare := max(0, h.places()-h.leased())
 	// Given back for good: whether a message that failed came through, nobody knows.
 	h.spent += spare
-	if due := now.Sub(h.renewed) >= flightRenew && h.leased() > 0; spare > 0 || due || h.places() < h.leased() {
+	if due := elapsed(h.sent, now) >= flightRenew && h.leased() > 0; spare > 0 || due || h.places() < h.leased() {
 		f.call(ctx, h, h.leased()-h.places())
 	}
 	if len(h.flying) == 0 && h.places() == 0 && h.waiting == 0 {

@@ -3,8 +3,11 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +230,58 @@ func TestInFlightCrowd(t *testing.T) {
 			t.Errorf("waited %s", took)
 		}
 	})
+}
+
+// A ledger that does not answer is waited for once for each key, again and again. With
+// many keys that takes long, and still all that flies is cut off before its lease ends.
+func TestInFlightOfManyKeysIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &fallingSilent{Ledger: memory.New(memory.Options{})}
+		f := ratelimit.NewInFlight(silent, ratelimit.CallTimeout, "a", time.Now)
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { f.Run(ctx); close(done) }()
+		time.Sleep(350 * time.Millisecond) // so that a round is in the middle of its calls at the end
+		began := time.Now()
+		var mu sync.Mutex
+		var cuts []time.Duration
+		const keys = 200
+		for i := range keys {
+			ask := atOnce(1)
+			ask.Key = fmt.Sprint("key_", i)
+			ask.Limits[0].Holder = ask.Key
+			if fl, _, err := f.Begin(ctx, ask, func() {
+				mu.Lock()
+				defer mu.Unlock()
+				cuts = append(cuts, time.Since(began))
+			}); fl == nil {
+				t.Fatal(err)
+			}
+		}
+		silent.now.Store(true)
+		time.Sleep(2 * ratelimit.ConcurrentLease)
+		mu.Lock()
+		defer mu.Unlock()
+		if late := slices.Max(cuts); len(cuts) != keys || late > ratelimit.ConcurrentLease {
+			t.Errorf("%d of %d were cut off, the last after %s", len(cuts), keys, late)
+		}
+		stop()
+		<-done
+	})
+}
+
+// fallingSilent answers until it does not.
+type fallingSilent struct {
+	ratelimit.Ledger
+	now atomic.Bool
+}
+
+func (l *fallingSilent) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratelimit.Grant) error {
+	if l.now.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return l.Ledger.Lease(ctx, asks, grants)
 }
 
 // slowAir never answers.

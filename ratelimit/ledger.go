@@ -136,8 +136,9 @@ type Ask struct {
 	Take, Want int64
 	// Cost is the largest single request waiting; at least 1.
 	Cost int64
-	// Release ends the session: its unspent tokens return to the budget.
-	// Nothing else can be asked along with it.
+	// Release ends the session: its unspent tokens return to the budget, also
+	// where the key or the policy has changed since. Nothing else can be asked
+	// along with it.
 	Release bool
 }
 

@@ -69,6 +69,7 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	l.now, l.alarm, l.names.prefix = o.Now, o.Alarm, newSessionNames()
 	l.release = l.courier.release
 	l.rouse = func(h *holder, after time.Duration) { l.schedule.set(h, l.sinceStart()+after) }
+	l.watch.clocks, _ = o.Ledger.(ManyClocks)
 	l.table.max = int64(o.Holders)
 	l.schedule.sooner = make(chan struct{}, 1)
 	l.courier.client, l.courier.ledger, l.courier.timeout = &l.client, o.Ledger, o.Timeout

@@ -5,6 +5,45 @@ import (
 	"time"
 )
 
+// ManyClocks is a ledger that is kept on several machines.
+type ManyClocks interface {
+	// Clock says, by a small number, which clock may decide over what is kept in a
+	// place (see [Place]): clocks that differ have different numbers. one says that
+	// there is no other.
+	Clock(place string) (number uint32, one bool)
+}
+
+// clockWatches has a watch for each clock of the ledger: that one machine's differs
+// from another's is no step of either. They are as many as a ledger has numbers for.
+type clockWatches struct {
+	clocks ManyClocks // nil: there is one
+	mu     sync.Mutex
+	all    map[uint32]*clockWatch
+}
+
+// note takes in one answer and returns the loss that it is a sign of, of which Step
+// is 0 as a rule.
+func (c *clockWatches) note(sent, received time.Time, a *Ask, g *Grant) (l Loss) {
+	number, one := uint32(0), true
+	if c.clocks != nil {
+		number, one = c.clocks.Clock(Place(a.Organization, a.Key))
+	}
+	c.mu.Lock()
+	w := c.all[number]
+	if w == nil {
+		if c.all == nil {
+			c.all = make(map[uint32]*clockWatch)
+		}
+		w = new(clockWatch)
+		c.all[number] = w
+	}
+	c.mu.Unlock()
+	if l.Step, l.Since = w.note(sent, received, g.Now); l.Step != 0 && !one {
+		l.Organization, l.Key = a.Organization, a.Key
+	}
+	return l
+}
+
 // A clockWatch notices when the ledger's clock is set. The windows of all limits
 // move with it, so that a step forward frees what is still in some window.
 //

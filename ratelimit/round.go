@@ -142,8 +142,7 @@ func (h *holder) refuse(c *client, r *round, err error) {
 	}
 }
 
-// stop ends the lease of a key that has changed. The ledger releases it to
-// whoever speaks with the version that it knows of.
+// stop ends the lease of a key that has changed, and gives it back.
 func (h *holder) stop(c *client, r *round, g *Grant, now time.Time) {
 	h.stopped = max(h.stopped, g.Version)
 	h.retire(c, now)

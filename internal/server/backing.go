@@ -89,7 +89,7 @@ func openLedger(o Options, log *zap.Logger, cleanUp *cleanUps) (*memory.Ledger, 
 		log.Error("what limits had counted before is not known", zap.Error(found.Warning))
 	}
 	if found.Crashed {
-		log.Warn("the last run did not stop in order: quotas go on where they were, or up to a fiftieth further, and sliding limits start anew",
+		log.Warn("the last run did not stop in order: quotas go on where they were or somewhat further, never before it, and sliding limits start anew",
 			zap.Bool("wait_after_crash", o.Config.CrashWait))
 		if o.Config.CrashWait {
 			ledger.Lose()

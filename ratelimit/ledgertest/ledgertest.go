@@ -65,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"HolderAddedDuringASession", holderAddedDuringASession},
 		{"WindowGrowsDuringASession", windowGrowsDuringASession},
 		{"Stop", stop},
+		{"ChangedKeyGivesBack", changedKeyGivesBack},
 		{"StopOrder", stopOrder},
 		{"StopIsForgotten", stopIsForgotten},
 		{"StopOfOneKey", stopOfOneKey},

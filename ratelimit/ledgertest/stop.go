@@ -45,6 +45,28 @@ func stop(w *world) {
 	}
 }
 
+// What is left of a lease returns though its key, or the policy, has changed since:
+// it used to be charged until a window after its end, or to the end of the period.
+func changedKeyGivesBack(w *world) {
+	minute, day := key("minute", 100, time.Minute), w.quota("day", 1000, 10*time.Minute)
+	w.ask(rules(1, leaseAsk("s", "n", 0, 0, 5, minute, day)))
+	w.ask(rules(1, leaseAsk("t", "n", 0, 0, 4, minute, day)))
+	w.stop("org_a", "key_a", 4)
+	a := rules(2, version(4, minute, day))
+	w.ask(a)
+	for session, granted := range map[string]int64{"s": 5, "t": 4} {
+		release := rules(1, leaseAsk(session, "", 2, granted, 0, minute, day))
+		release.Release = true
+		if g := w.ask(release); g.Status != ratelimit.Granted || g.Leased != granted {
+			w.Fatalf("%s: %+v", session, g)
+		}
+	}
+	a.Take = 96
+	if g := w.ask(a); g.Taken != 95 || g.Limits[0].Remaining != 0 || g.Limits[1].Remaining != 900 {
+		w.Fatalf("%+v", g)
+	}
+}
+
 // Marks that arrive twice or out of order never go back.
 func stopOrder(w *world) {
 	minute := key("minute", 100, time.Minute)

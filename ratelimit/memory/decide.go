@@ -23,6 +23,9 @@ type place struct {
 
 func (p *place) budget() *budget { return &p.h.budgets[p.i] }
 
+// largest is the most that one ask may lease of a window or calendar quota.
+func (p *place) largest(cost int64) int64 { return max(cost, p.quota/20) }
+
 // A step is one decision, taken while the shard is locked: it sees and changes
 // the holders of one ask and nothing else.
 type step struct {
@@ -56,7 +59,7 @@ func (s *step) stale() bool {
 			rules = max(rules, h.rules)
 		}
 	}
-	if s.ask.Stored || rules <= s.ask.Rules {
+	if s.ask.Stored || s.ask.Release || rules <= s.ask.Rules {
 		return false
 	}
 	*s.grant = ratelimit.Grant{Status: ratelimit.Stale, Now: time.UnixMicro(s.now), Version: rules, Limits: s.grant.Limits[:0]}
@@ -144,13 +147,13 @@ func (s *step) lease() {
 	}
 	g.Taken = s.take(room)
 	n := s.extend(id, known, lost)
-	short := g.Taken < a.Take || a.Want > 0 && n == 0
+	asked, short := a.Take > 0 || a.Want > 0, g.Taken < a.Take || a.Want > 0 && n == 0
 	switch {
 	case expired:
 		g.Status = ratelimit.Expired
-	case lost && a.Take+a.Want > 0:
+	case lost && asked:
 		g.Status = ratelimit.Lost
-	case g.Taken == 0 && n == 0 && a.Take+a.Want > 0:
+	case g.Taken == 0 && n == 0 && asked:
 		g.Status = ratelimit.Denied
 	default:
 		g.Status = ratelimit.Granted
@@ -282,7 +285,7 @@ func (s *step) extend(id string, known, lost bool) (n int64) {
 		}
 		share := max(s.ask.Cost, p.avail/active)
 		if !p.h.key.concurrent {
-			share = min(max(share, min(p.avail, p.quota/100)), max(s.ask.Cost, p.quota/20))
+			share = min(max(share, min(p.avail, p.quota/100)), p.largest(s.ask.Cost))
 		}
 		n = min(n, share)
 		ttl = min(ttl, p.tau)

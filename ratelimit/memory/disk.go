@@ -32,8 +32,9 @@ type Found struct {
 
 // Open returns a ledger that outlives its process: an orderly end, which is Close,
 // keeps all of it, and a crash of the machine or process at least what was given
-// of calendar quotas, of which at most a fiftieth is lost to the holder. A state
-// that is read is removed before it is used: it must not be believed again.
+// of calendar quotas: what was leased and not spent, and claimed ahead, is lost to
+// the holder. A state that is read is removed before it is used: it must not be
+// believed again.
 func Open(dir string, o Options) (*Ledger, Found, error) {
 	l := New(o)
 	l.dir = dir
@@ -82,7 +83,7 @@ func (l *Ledger) Close() error {
 	}
 	text, err := l.save()
 	if err == nil {
-		err = writeFile(filepath.Join(l.dir, stateFile), text)
+		_, err = writeFile(openOnDisk, filepath.Join(l.dir, stateFile), text)
 	}
 	return errors.Join(err, l.journal.close())
 }
@@ -109,41 +110,56 @@ func (l *Ledger) claim(crashed bool) {
 	}
 }
 
-// claims lists what must be on the disk before the step's answer may be used.
-func (s *step) claims() (out []claim) {
+// ahead lists what must be on the disk before the step may give what is asked for,
+// since a crash must find what was given, and an ask that the disk has no room for
+// must leave everything as it was. That is as much as may be given, or a block where
+// that is more; nothing where nothing can be given.
+func (s *step) ahead() (out []claim) {
+	a := s.ask
+	if a.Take == 0 && a.Want == 0 || s.measure() < a.Cost || s.lost() {
+		return nil
+	}
 	for k := range s.places {
 		p := &s.places[k]
-		b := p.budget()
-		if !b.calendar() {
+		if !p.budget().calendar() {
 			continue
 		}
-		if total := b.spent + p.h.leased(); total > b.durable {
-			upTo := max(total, min(p.quota, total+p.quota/blocks))
-			out = append(out, claim{p.h.key.place, p.h.key.holder, b.name, b.end, upTo})
+		most := min(a.Take+min(a.Want, p.largest(a.Cost)), p.avail)
+		if total := p.quota - p.avail; total+most > p.budget().durable {
+			out = append(out, p.claim(max(total+most, min(p.quota, total+p.quota/blocks))))
 		}
 	}
 	return out
 }
 
-// durable makes claims and remembers them.
-func (l *Ledger) durable(claims []claim) error {
-	if len(claims) == 0 {
-		return nil
-	}
-	if err := l.journal.add(claims, l.clock()); err != nil {
-		return err
-	}
-	for _, c := range claims {
-		sh := l.shardOf(c.Place)
-		sh.mu.Lock()
-		if h := sh.holders[holderKey{c.Place, c.Holder, false}]; h != nil {
-			if i := h.index(c.Name); i >= 0 && h.budgets[i].end == c.End {
-				h.budgets[i].durable = max(h.budgets[i].durable, c.UpTo)
+// behind lists what should be on the disk after a correction: it is charged whether
+// or not there is room, since it was spent.
+func (s *step) behind() (out []claim) {
+	for k := range s.places {
+		p := &s.places[k]
+		if b := p.budget(); b.calendar() {
+			if total := b.spent + p.h.leased(); total > b.durable {
+				out = append(out, p.claim(total))
 			}
 		}
-		sh.mu.Unlock()
 	}
-	return nil
+	return out
+}
+
+func (p *place) claim(upTo int64) claim {
+	return claim{p.h.key.place, p.h.key.holder, p.budget().name, p.budget().end, upTo}
+}
+
+// claimed takes in that claims are on the disk.
+func (s *step) claimed(claims []claim) {
+	for k := range s.places {
+		p := &s.places[k]
+		for i := range claims {
+			if c := &claims[i]; *c == p.claim(c.UpTo) {
+				p.budget().durable = max(p.budget().durable, c.UpTo)
+			}
+		}
+	}
 }
 
 // What is saved; the names of the fields are part of the format.

@@ -186,7 +186,7 @@ func TestClaimAfterAFullDisk(t *testing.T) {
 	l, _ := reopen(t, dir, c)
 	ask(t, l, takeAsk(1, monthly(c, 100)))
 	file := l.journal.file
-	if _, err := file.WriteString(`12345678 {"Place":`); err != nil {
+	if _, err := file.Write([]byte(`12345678 {"Place":`)); err != nil {
 		t.Fatal(err)
 	}
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -308,7 +308,7 @@ func TestJournalIsCompacted(t *testing.T) {
 	dir, c := t.TempDir(), newClock()
 	l, _ := reopen(t, dir, c)
 	for i := range int64(3 * compactAfter / 2) {
-		if err := l.journal.add([]claim{{"org_a", fmt.Sprint("key_", i%5), "day", c.now().UnixMicro() + 1000, i}}, l.clock()); err != nil {
+		if err := l.journal.add([]claim{{"org_a", fmt.Sprint("key_", i%5), "day", c.now().UnixMicro() + 1000, i}}, l.clock); err != nil {
 			t.Fatal(err)
 		}
 		c.advance(10 * time.Microsecond)

@@ -6,15 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 )
 
-// blocks is how many parts a calendar quota is claimed in: so much of it a crash
-// may cost, and so many times a period it waits for the disk.
+// blocks is how many parts a calendar quota is claimed in, if less is asked for at
+// once: so much of it a crash may cost, and so many times a period it waits for the disk.
 const blocks = 50
 
 // A claim says, on disk, that up to so much of a calendar quota may have been
@@ -37,11 +39,26 @@ func (c *claim) key() claimKey { return claimKey{c.Place, c.Holder, c.Name} }
 type journal struct {
 	mu    sync.Mutex
 	path  string
-	file  *os.File
-	live  map[claimKey]claim
+	open  openFile
+	file  file
+	live  map[claimKey]claim // what is known to be on the disk
 	lines int
 	// torn: what the file ends with is not known, so that nothing may be added to it.
 	torn bool
+}
+
+// A file is what is needed of an [os.File], and openFile opens one to write.
+type (
+	file interface {
+		io.Writer
+		Sync() error
+		Close() error
+	}
+	openFile func(path string, flag int) (file, error)
+)
+
+func openOnDisk(path string, flag int) (file, error) {
+	return os.OpenFile(path, os.O_WRONLY|flag, 0o600)
 }
 
 // compactAfter is how many old lines a journal may have, and as many as new ones.
@@ -50,7 +67,7 @@ const compactAfter = 4096
 // openJournal reads the claims whose period has not ended by now, and makes the
 // journal ready for more. there says that one was there before.
 func openJournal(path string, now int64) (j *journal, there bool, err error) {
-	j = &journal{path: path, live: make(map[claimKey]claim)}
+	j = &journal{path: path, open: openOnDisk, live: make(map[claimKey]claim)}
 	file, err := os.Open(path)
 	if err == nil {
 		there = true
@@ -61,7 +78,7 @@ func openJournal(path string, now int64) (j *journal, there bool, err error) {
 	if err != nil {
 		return nil, there, fmt.Errorf("journal of quotas: %w", err)
 	}
-	return j, there, j.compact()
+	return j, there, j.replace(nil, now)
 }
 
 // read takes in the lines. The last one may have been cut off by a crash: then
@@ -90,27 +107,49 @@ func (j *journal) read(file *os.File, now int64) error {
 	return lines.Err()
 }
 
-// add makes claims durable; now is the ledger's time.
-func (j *journal) add(claims []claim, now int64) error {
+// add makes claims durable. An error says that they are not known to be, though
+// they may be: then they count as given after a crash, and what was known stays.
+//
+// The clock is read once nobody else adds. A claim that was decided on before its
+// period ended and comes here after it is of no use to anybody, and in the place of
+// one for the next period it would have a crash give that anew.
+func (j *journal) add(claims []claim, clock func() int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var text []byte
-	for i := range claims {
-		c := &claims[i]
-		if held := j.live[c.key()]; held.End != c.End || held.UpTo < c.UpTo { // or somebody else was first
-			text = appendClaim(text, c)
+	now := clock()
+	var needed []claim
+	for _, c := range claims {
+		if held := j.live[c.key()]; c.End > now && (held.End != c.End || held.UpTo < c.UpTo) { // or somebody else was first
+			needed = append(needed, c)
 		}
 	}
-	if text == nil {
+	if needed == nil {
 		return nil
 	}
 	if j.file == nil {
 		return errors.New("journal of quotas: it is closed")
 	}
-	if j.torn {
-		if err := j.compact(); err != nil {
-			return err
+	var err error
+	if !j.torn {
+		err = j.append(needed)
+	}
+	if j.torn { // a new file mends it, if there is room for one
+		if mended := j.replace(needed, now); mended != nil {
+			return errors.Join(err, mended)
 		}
+		return nil
+	}
+	if j.lines > compactAfter+2*len(j.live) {
+		_ = j.replace(nil, now) // what was asked for is on the disk; this is tried again with the next claims
+	}
+	return nil
+}
+
+// append adds lines to the file.
+func (j *journal) append(claims []claim) error {
+	var text []byte
+	for i := range claims {
+		text = appendClaim(text, &claims[i])
 	}
 	_, err := j.file.Write(text)
 	if err == nil {
@@ -118,23 +157,13 @@ func (j *journal) add(claims []claim, now int64) error {
 	}
 	if err != nil {
 		j.torn = true
-		return errors.Join(fmt.Errorf("journal of quotas: %w", err), j.compact())
+		return fmt.Errorf("journal of quotas: %w", err)
 	}
-	for i := range claims {
-		if c := &claims[i]; j.live[c.key()].End != c.End || j.live[c.key()].UpTo < c.UpTo {
-			j.live[c.key()] = *c
-			j.lines++
-		}
+	for _, c := range claims {
+		j.live[c.key()] = c
 	}
-	if j.lines <= compactAfter+2*len(j.live) {
-		return nil
-	}
-	for key, c := range j.live {
-		if c.End <= now {
-			delete(j.live, key)
-		}
-	}
-	return j.compact()
+	j.lines += len(claims)
+	return nil
 }
 
 func appendClaim(text []byte, c *claim) []byte {
@@ -146,24 +175,31 @@ func appendClaim(text []byte, c *claim) []byte {
 	return append(append(text, line...), '\n')
 }
 
-// compact writes the live claims to a new file, which takes the old one's place.
-func (j *journal) compact() error {
-	j.torn = true // until the new file is open: the old one may be gone
+// replace writes the live claims, and these, to a new file, which takes the old
+// one's place.
+func (j *journal) replace(claims []claim, now int64) error {
+	live := maps.Clone(j.live)
+	for _, c := range claims {
+		live[c.key()] = c
+	}
+	maps.DeleteFunc(live, func(_ claimKey, c claim) bool { return c.End <= now })
 	var text []byte
-	for _, c := range j.live {
+	for _, c := range live {
 		text = appendClaim(text, &c)
 	}
-	if err := writeFile(j.path, text); err != nil {
+	placed, err := writeFile(j.open, j.path, text)
+	j.torn = j.torn || placed // nobody will read the old one
+	if err != nil {
 		return fmt.Errorf("journal of quotas: %w", err)
 	}
-	file, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
+	file, err := j.open(j.path, os.O_APPEND)
 	if err != nil {
 		return fmt.Errorf("journal of quotas: %w", err)
 	}
 	if j.file != nil {
 		_ = j.file.Close() // it has been replaced
 	}
-	j.file, j.lines, j.torn = file, len(j.live), false
+	j.file, j.live, j.lines, j.torn = file, live, len(live), false
 	return nil
 }
 
@@ -175,12 +211,13 @@ func (j *journal) close() error {
 	return err
 }
 
-// writeFile replaces a file as a whole, on the disk when it returns.
-func writeFile(path string, text []byte) error {
+// writeFile replaces a file as a whole, on the disk when it returns. placed says
+// that the new one is in place, though after an error perhaps not for long.
+func writeFile(open openFile, path string, text []byte) (placed bool, err error) {
 	next := path + ".new" + strconv.Itoa(os.Getpid())
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := open(next, os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = file.Write(text)
 	err = errors.Join(err, file.Sync(), file.Close())
@@ -188,9 +225,9 @@ func writeFile(path string, text []byte) error {
 		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(next))
+		return false, errors.Join(err, os.Remove(next))
 	}
-	return syncDir(filepath.Dir(path))
+	return true, syncDir(filepath.Dir(path))
 }
 
 // syncDir makes the names in a directory durable.

@@ -68,24 +68,47 @@ func (l *Ledger) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratel
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if l.closed.Load() {
-		return errClosed
-	}
 	for i := range asks {
 		if err := asks[i].Validate(); err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
-	for i := range asks {
-		claims, err := l.shard(&asks[i]).lease(l.clock(), l.lostAt.Load(), l.journal != nil, &asks[i], &grants[i])
-		if err == nil {
-			err = l.durable(claims)
+	// What the disk must know first is claimed for all of them at once: one sync, and
+	// where it fails none of them has been counted.
+	var claimed []claim
+	if l.journal != nil && len(asks) > 1 {
+		for i := range asks {
+			claims, err := l.shard(&asks[i]).lease(l, &asks[i], &grants[i], nil, false)
+			if err != nil {
+				return fmt.Errorf("memory ledger: %w", err)
+			}
+			claimed = append(claimed, claims...)
 		}
-		if err != nil {
+		if err := l.journal.add(claimed, l.clock); err != nil {
+			return fmt.Errorf("memory ledger: %w", err)
+		}
+	}
+	for i := range asks {
+		if err := l.lease(&asks[i], &grants[i], claimed); err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
 	return nil
+}
+
+// lease answers one ask. Where the disk must know first what it may be given, it is
+// decided once that is so; others can have used that up meanwhile.
+func (l *Ledger) lease(a *ratelimit.Ask, g *ratelimit.Grant, claimed []claim) error {
+	for {
+		claims, err := l.shard(a).lease(l, a, g, claimed, true)
+		if err != nil || len(claims) == 0 {
+			return err
+		}
+		if err := l.journal.add(claims, l.clock); err != nil {
+			return err
+		}
+		claimed = claims
+	}
 }
 
 // Peek implements [ratelimit.Ledger].

@@ -30,13 +30,10 @@ func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int
 	if err := r.Validate(actual); err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
 	}
-	if l.closed.Load() {
-		return errClosed
-	}
 	a := r.Ask()
-	claims, err := l.shard(&a).settle(l.clock(), l.journal != nil, &a, &r, actual)
-	if err == nil {
-		err = l.durable(claims)
+	claims, err := l.shard(&a).settle(l, &a, &r, actual)
+	if err == nil && len(claims) > 0 {
+		err = l.journal.add(claims, l.clock)
 	}
 	if err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
@@ -44,9 +41,13 @@ func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int
 	return nil
 }
 
-func (sh *shard) settle(clock int64, claiming bool, a *ratelimit.Ask, r *ratelimit.Reservation, actual int64) (claims []claim, err error) {
+func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation, actual int64) (claims []claim, err error) {
+	clock := l.clock()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if l.closed.Load() {
+		return nil, errClosed
+	}
 	var g ratelimit.Grant
 	before := len(sh.order)
 	sh.locate(a)
@@ -58,8 +59,8 @@ func (sh *shard) settle(clock int64, claiming bool, a *ratelimit.Ask, r *ratelim
 		for _, h := range sh.step.holders {
 			sh.step.correct(h, r, actual)
 		}
-		if claiming {
-			claims = sh.step.claims()
+		if l.journal != nil {
+			claims = sh.step.behind()
 		}
 	}
 	sh.leave(clock, before)

@@ -26,23 +26,31 @@ type shard struct {
 	_       [64]byte
 }
 
-// lease answers an ask; claims, if any are kept, must be on the disk before the
-// grant may be used.
-func (sh *shard) lease(clock, lostAt int64, claiming bool, a *ratelimit.Ask, g *ratelimit.Grant) (claims []claim, err error) {
+// lease answers an ask, unless it returns claims: then nothing was decided, and it
+// is to be asked again when they are on the disk. claimed are those that are by now.
+// Without decide it only looks for claims.
+func (sh *shard) lease(l *Ledger, a *ratelimit.Ask, g *ratelimit.Grant, claimed []claim, decide bool) (claims []claim, err error) {
+	clock := l.clock()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.stopped(clock, a, g) {
+	if l.closed.Load() {
+		return nil, errClosed // what is decided from now on may not be saved
+	}
+	if !a.Release && sh.stopped(clock, a, g) {
 		return nil, nil
 	}
 	before := len(sh.order)
 	sh.locate(a)
-	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, lostAt
+	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, l.lostAt.Load()
 	sh.step.present(clock)
 	if !sh.step.stale() {
 		if err = sh.step.begin(); err == nil {
-			sh.step.lease()
-			if claiming {
-				claims = sh.step.claims()
+			if l.journal != nil {
+				sh.step.claimed(claimed)
+				claims = sh.step.ahead()
+			}
+			if decide && claims == nil {
+				sh.step.lease()
 			}
 		}
 	}

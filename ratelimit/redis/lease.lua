@@ -29,9 +29,9 @@ local session, successor = ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 
--- A key that was changed since the asker read it gets nothing.
+-- A key that was changed since the asker read it gets nothing, and may give back.
 local mark = redis.pcall('GET', KEYS[1])
-if mark and mode ~= SETTLE then
+if mark and mode ~= SETTLE and mode ~= RELEASE then
   local stopped = type(mark) == 'string' and tonumber(mark)
   if not stopped then return redis.error_reply('DAMAGED ' .. KEYS[1]) end
   if stopped > version then return {STOPPED, 0, 0, 0, clock, stopped, 0, 0} end
@@ -52,7 +52,7 @@ for _, h in ipairs(holders) do
   if empty(h) then h[RULES] = 0 end
   newest = max(newest, h[RULES])
 end
-if newest > rules and stored == 0 and mode ~= SETTLE then
+if newest > rules and stored == 0 and mode ~= SETTLE and mode ~= RELEASE then
   return {STALE, 0, 0, 0, now, newest, 0, 0}
 end
 local lost_at = marked(KEYS[2], now, now, mode == PEEK)

@@ -57,9 +57,10 @@ type Ledger struct {
 }
 
 var (
-	_ ratelimit.Ledger  = (*Ledger)(nil)
-	_ ratelimit.Stopper = (*Ledger)(nil)
-	_ ratelimit.Settler = (*Ledger)(nil)
+	_ ratelimit.Ledger     = (*Ledger)(nil)
+	_ ratelimit.Stopper    = (*Ledger)(nil)
+	_ ratelimit.Settler    = (*Ledger)(nil)
+	_ ratelimit.ManyClocks = (*Ledger)(nil)
 )
 
 // New returns a ledger on a client made with what [Options] returns. The client
@@ -141,6 +142,16 @@ func (l *Ledger) Stop(ctx context.Context, organization, key string, version int
 	name := newNames(organization, key).mark(key)
 	c := newCall(ctx, []any{"evalsha", l.stop.hash, 1, name, version, ratelimit.StopLife.Milliseconds()})
 	return l.run(ctx, &l.stop, []*call{c})
+}
+
+// Clock implements [ratelimit.ManyClocks]. The nodes of a cluster have a clock each,
+// and a hash tag is on one of them. That one is replaced by another is a step like any
+// other: charges end by the new one's clock.
+func (l *Ledger) Clock(place string) (number uint32, one bool) {
+	if _, cluster := l.client.(*goredis.ClusterClient); cluster {
+		return tagOf(place), false
+	}
+	return 0, true
 }
 
 // run sends the calls, and those again as text whose script Redis did not know:

@@ -125,6 +125,11 @@ func register[I, O any](h *handler, op operation, do func(ctx context.Context, b
 			return nil, nil
 		}
 		out, err := do(ctx, by, in)
+		if err != nil { // perhaps for the same request, sent twice, which was made meanwhile
+			if done, _ := h.replay(ctx, by); done {
+				return nil, nil
+			}
+		}
 		if err == nil {
 			err = h.confirm(ctx, by, out)
 		}

@@ -319,3 +319,19 @@ func TestSearchesHaveABudget(t *testing.T) {
 		t.Errorf("%+v %v", page, err)
 	}
 }
+
+// What a role gives of a large policy stood in one header, which a proxy in front of this
+// API answered with 502.
+func TestChallengeIsBounded(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for i := range 500 {
+		all = append(all, fmt.Sprintf("resource-%d:read", i))
+	}
+	c := &call{id: requestID(), header: http.Header{}}
+	p := c.forbidden(&keys.ForbiddenError{Required: all})
+	challenge := c.header.Get("WWW-Authenticate")
+	if len(challenge) > 1200 || !strings.HasSuffix(challenge, `:read"`) || !strings.Contains(challenge, `scope="resource-0:read resource-1:read `) || len(p.Required) != len(all) {
+		t.Errorf("%d of %d in %q", len(p.Required), len(all), challenge)
+	}
+}

@@ -63,7 +63,7 @@ type Overrides struct {
 
 // OverrideLimit is one limit.
 type OverrideLimit struct {
-	Name     string `json:"name" doc:"1 to 32 lower-case letters, digits, '_' and '-'."`
+	Name     string `json:"name" doc:"1 to 32 letters, digits, '_', '-' and '.'."`
 	Requests int64  `json:"requests" doc:"So many in any stretch of time as long as per, or in each day or month."`
 	Per      string `json:"per" doc:"A duration of whole seconds such as 1m or 24h, or day or month."`
 	Timezone string `json:"timezone,omitempty" doc:"Of a day or month, such as Europe/Zurich; left out: UTC."`

@@ -43,7 +43,7 @@ func decodeCursor(list, cursor string) (after string, ok bool) {
 		return "", false
 	}
 	after, ok = strings.CutPrefix(string(b), cursorMark+list+":")
-	return after, ok && after != "" && len(after) <= 1000
+	return after, ok && after != "" && len(after) <= keys.MaxCursor
 }
 
 // fillTries bounds how often a list goes on looking where the store found

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"keygate/internal/keys"
 )
 
 // FuzzIfMatch: what is taken for a version is how an answer spelt it.
@@ -31,7 +33,7 @@ func FuzzCursor(f *testing.F) {
 	f.Add("audit", "a:b", "MjprZXlzOmtleV8x")
 	f.Add("", "", "!!")
 	f.Fuzz(func(t *testing.T, list, after, cursor string) {
-		if got, ok := decodeCursor(list, encodeCursor(list, after)); ok != (after != "" && len(after) <= 1000) || ok && got != after {
+		if got, ok := decodeCursor(list, encodeCursor(list, after)); ok != (after != "" && len(after) <= keys.MaxCursor) || ok && got != after {
 			t.Fatalf("%q: %q, %v", after, got, ok)
 		}
 		got, ok := decodeCursor("keys", cursor)

@@ -180,13 +180,24 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 	return p
 }
 
+// scopes lists permissions for a header, as many as fit in what any proxy passes on; the
+// body has all.
+func scopes(permissions []string) string {
+	const most = 1024 // bytes
+	list := strings.Join(permissions, " ")
+	if len(list) > most {
+		list = list[:strings.LastIndexByte(list[:most+1], ' ')]
+	}
+	return list
+}
+
 // forbidden says what the actor lacks.
 func (c *call) forbidden(err *keys.ForbiddenError) failure {
 	p := c.problem(http.StatusForbidden, "Insufficient permissions for operation "+c.route+": "+strings.TrimSuffix(err.Detail, ".")+".")
 	p.Error = "Insufficient permissions"
 	p.Required, p.Granted = err.Required, err.Granted
 	if len(err.Required) > 0 {
-		c.header.Set("WWW-Authenticate", `Bearer realm="`+c.realm+`", error="insufficient_scope", scope="`+strings.Join(err.Required, " ")+`"`)
+		c.header.Set("WWW-Authenticate", `Bearer realm="`+c.realm+`", error="insufficient_scope", scope="`+scopes(err.Required)+`"`)
 	}
 	if len(err.Fields) > 0 {
 		p.Errors = fieldErrors(&keys.InvalidError{Fields: err.Fields})

@@ -108,7 +108,7 @@ func TestCursors(t *testing.T) {
 	if after, ok := decodeCursor("keys", encodeCursor("keys", "key_1")); !ok || after != "key_1" {
 		t.Errorf("%q %v", after, ok)
 	}
-	for _, c := range []string{"2:keys:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("1:key_1")), encodeCursor("keys", ""), encodeCursor("accounts", "key_1"), encodeCursor("keys", strings.Repeat("k", 1001))} {
+	for _, c := range []string{"2:keys:key_1", "!", base64.RawURLEncoding.EncodeToString([]byte("1:key_1")), encodeCursor("keys", ""), encodeCursor("accounts", "key_1"), encodeCursor("keys", strings.Repeat("k", keys.MaxCursor+1))} {
 		if after, ok := decodeCursor("keys", c); ok {
 			t.Errorf("cursor %q is taken for %q", c, after)
 		}

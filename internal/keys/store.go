@@ -201,6 +201,10 @@ type KeyFilter struct {
 	At            time.Time
 }
 
+// MaxCursor bounds Next of a page, in bytes: one that stands in a list of names holds a
+// name of 100 characters twice, of four bytes each, in base64.
+const MaxCursor = 2000
+
 // KeyPage is a stretch of a list. It may be shorter than asked for, even empty,
 // and not the last: a call looks at a bounded number of records. Next is empty
 // at the end.

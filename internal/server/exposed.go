@@ -88,7 +88,7 @@ func (e *exposures) report(ctx context.Context, seen sighting) {
 	defer cancel()
 	err := e.service.ReportExposed(ctx, by, key, seen.where)
 	if err == nil && e.pause {
-		_, err = e.service.PauseKey(ctx, keys.System, key)
+		_, err = e.service.PauseKey(ctx, by, key)
 		if _, over := errors.AsType[*keys.StateError](err); over {
 			err = nil // it does not work any more
 		}

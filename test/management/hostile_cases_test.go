@@ -141,7 +141,7 @@ var hostile = map[string]func(own *tenant, r refs) []attempt{
 		return append(listed("/v1/organizations", r), at(200, "GET", "/v1/organizations", nil))
 	},
 	"get-organization": func(_ *tenant, r refs) []attempt {
-		return both(404, "GET", "/v1/organizations/", []string{r.org, r.slug}, "", nil)
+		return both(404, "GET", "/v1/organizations/", []string{r.org, r.slug, r.org + ":" + r.spaceSlug}, "", nil)
 	},
 	"edit-organization": func(_ *tenant, r refs) []attempt {
 		return join(

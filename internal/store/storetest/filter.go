@@ -272,6 +272,17 @@ func cursors(w *world) {
 	w.create(ending...)
 	w.apply(keys.Mutation{Audit: []keys.AuditEntry{w.audit("a"), w.audit("b")}})
 
+	// The longest name that there can be, in letters of four bytes that have a lower case:
+	// the API refused the cursor behind it, and with it the rest of the list.
+	long := []keys.Key{w.key(n.account), w.key(n.account)}
+	for i := range long {
+		long[i].Name = strings.Repeat("\U0001e900", 100)
+	}
+	w.create(long...)
+	if page, err := w.s.Keys(ctx, keys.KeyFilter{Query: "\U0001e922"}, keys.Page{Limit: 1}); err != nil || page.Next == "" || len(page.Next) > keys.MaxCursor {
+		w.Errorf("a cursor of %d bytes, error %v", len(page.Next), err)
+	}
+
 	lists := map[string]func(after string) (string, error){
 		"log": func(after string) (string, error) {
 			page, err := w.s.AuditLog(ctx, keys.AuditFilter{}, keys.Page{After: after, Limit: 1})

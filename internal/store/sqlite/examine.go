@@ -168,7 +168,7 @@ func checkTables(ctx context.Context, db *sql.DB, version int64) error {
 
 // tables describes a database's tables with their columns, its indexes and triggers.
 func tables(ctx context.Context, db *sql.DB) (all []string, err error) {
-	rows, err := db.QueryContext(ctx, `SELECT s.type || ' ' || s.name || coalesce(' (' || group_concat(c.name || ' ' || c.type || iif(c."notnull", ' NOT NULL', ''), ', ') || ')', '')
+	rows, err := db.QueryContext(ctx, `SELECT s.type || ' ' || s.name || coalesce(' (' || group_concat(c.name || ' ' || c.type || iif(c."notnull", ' NOT NULL', ''), ', ' ORDER BY c.cid) || ')', '')
 		FROM sqlite_schema s LEFT JOIN pragma_table_info(s.name) c ON s.type = 'table' WHERE s.name NOT LIKE 'sqlite!_%' ESCAPE '!' GROUP BY s.type, s.name`)
 	if err != nil {
 		return nil, err

@@ -121,7 +121,7 @@ func (h *handler) registerAccounts() {
 	})
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/accounts/{id}", id: "get-account", tag: "Accounts", status: http.StatusOK, versioned: true,
-		summary: "Get an account", detail: "Its grants are those that the caller sees. One's own account needs nothing; others keygate:members, keygate:keys-read or keygate:keys-write.",
+		summary: "Get an account", detail: "Its grants are those that the caller sees. One's own account needs any of this API's permissions; others keygate:members, keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, example: exampleAccount,
 	}, func(ctx context.Context, by *call, in *accountPath) (*body[Account], error) {
 		m, err := h.Service.Account(ctx, by.actor, in.ID)

@@ -95,6 +95,9 @@ const (
 	exportPage = 500
 	// exportPatience is how long one page may take to reach the client.
 	exportPatience = 30 * time.Second
+	// exportPause between two pages leaves half of the organization's looks into the
+	// store to its other keys, which would find none left until the export has ended.
+	exportPause = time.Second / 25
 )
 
 func (h *handler) exportAudit(ctx context.Context, by *call, in *exportAudit) (*lines, error) {
@@ -135,8 +138,11 @@ func (h *handler) exportAudit(ctx context.Context, by *call, in *exportAudit) (*
 					return // the client is gone
 				}
 			}
-			if page.Next == "" {
+			if page.Next == "" || by.request.Method == http.MethodHead {
 				return
+			}
+			if sleep(ctx, exportPause) != nil {
+				return // the client is gone
 			}
 			if page, err = patiently(page.Next); err != nil {
 				by.err = err

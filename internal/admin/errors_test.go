@@ -335,3 +335,23 @@ func TestChallengeIsBounded(t *testing.T) {
 		t.Errorf("%d of %d in %q", len(p.Required), len(all), challenge)
 	}
 }
+
+// A report repeated every mistake of every key twice: one of 600 KB of keys was 14 MB, and
+// from 16 MiB on the Go client reads none, though keys were imported.
+func TestReportIsBounded(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	wrong := slices.Repeat([]string{"a:b"}, 100)
+	batch := Import{Keys: make([]ImportedKey, 200)}
+	for i := range batch.Keys {
+		batch.Keys[i] = ImportedKey{NewKey: NewKey{Name: "a", Permissions: wrong}, Hash: fmt.Sprintf("%064x", i+1)}
+	}
+	r := in.must(http.StatusOK, "POST", "/v1/keys/import", batch)
+	report := into[ImportReport](t, r)
+	if item := report.Items[199]; report.Failed != 200 || len(item.Errors) != mostItemFields || !strings.HasSuffix(item.Detail, "and 97 more.") {
+		t.Errorf("%d failed, the last one: %+v", report.Failed, item)
+	}
+	if most := 200 * 4096; len(r.body) > most {
+		t.Errorf("a report of %d bytes, more than %d", len(r.body), most)
+	}
+}

@@ -146,7 +146,7 @@ func (h *handler) registerKeys() {
 	}, h.listKeys)
 	register(h, operation{
 		method: http.MethodGet, path: "/v1/keys/{id}", id: "get-key", tag: "Keys", status: http.StatusOK, versioned: true,
-		summary: "Get a key", detail: "Without its secret, which nobody can read again. A key sees itself; others need keygate:keys-read or keygate:keys-write.",
+		summary: "Get a key", detail: "Without its secret, which nobody can read again. A key that holds any of this API's permissions sees itself; others need keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, example: exampleKey,
 	}, func(ctx context.Context, by *call, in *keyPath) (*body[Key], error) {
 		k, err := h.Service.Key(ctx, by.actor, in.ID)

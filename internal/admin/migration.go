@@ -56,7 +56,7 @@ type ImportItem struct {
 	_      struct{}             `json:"-" additionalProperties:"true"`
 	ID     string               `json:"id,omitempty" doc:"The new key's; left out where there is none."`
 	Detail string               `json:"detail,omitempty" doc:"Why it was not imported."`
-	Errors []problem.FieldError `json:"errors,omitempty" nullable:"false"`
+	Errors []problem.FieldError `json:"errors,omitempty" nullable:"false" doc:"The wrong fields, of more than 20 the first 20."`
 }
 
 type exportKeys struct {
@@ -113,16 +113,21 @@ func reportOf(results []keys.Imported) ImportReport {
 	return report
 }
 
+// mostItemFields bounds the wrong fields of one key in a report, which may have a
+// thousand keys and must be no longer than a client reads.
+const mostItemFields = 20
+
 func importItem(r keys.Imported) ImportItem {
 	item := ImportItem{ID: r.Key}
 	if r.Err == nil {
 		return item
 	}
-	item.Detail = sentence(r.Err.Error())
 	if invalid, ok := errors.AsType[*keys.InvalidError](r.Err); ok {
 		fields := fieldErrors(invalid)
-		item.Errors = fields[:min(mostFields, len(fields))]
+		item.Detail, item.Errors = sentence(summary(fields)), fields[:min(mostItemFields, len(fields))]
+		return item
 	}
+	item.Detail = sentence(r.Err.Error())
 	return item
 }
 

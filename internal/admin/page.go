@@ -59,9 +59,10 @@ func fill[R, T any](h *handler, by *call, name string, q PageQuery, read func(ke
 	}
 	page := Page[T]{Items: []T{}}
 	for try := 0; try < fillTries && len(page.Items) < q.Limit; try++ {
-		if err := h.search(by); err != nil && try > 0 {
-			break
-		} else if err != nil {
+		if err := h.search(by); err != nil {
+			if try > 0 {
+				break
+			}
 			return nil, err
 		}
 		records, next, err := read(keys.Page{After: after, Limit: q.Limit - len(page.Items)})
@@ -121,7 +122,7 @@ func (h *handler) search(by *call) error {
 type tooManyError struct{ wait time.Duration }
 
 func (e *tooManyError) Error() string {
-	return fmt.Sprintf("The keys of this organization look through more lists than the management API allows. Try again in %d s.", e.seconds())
+	return fmt.Sprintf("This API key, or those of its organization together, look through more lists than the management API allows. Try again in %d s.", e.seconds())
 }
 
 // seconds is what Retry-After says.

@@ -125,7 +125,7 @@ func (h *handler) registerQuestions() {
 	}, h.explain)
 	register(h, operation{
 		method: http.MethodPost, path: "/v1/keys/{id}/test", id: "test-key", tag: "Questions", status: http.StatusOK,
-		summary: "Test a key", detail: "Says whether it works and, if asked, whether it holds a permission or may make a request. A key may test itself; others need keygate:keys-read or keygate:keys-write.",
+		summary: "Test a key", detail: "Says whether it works and, if asked, whether it holds a permission or may make a request. A key that holds any of this API's permissions may test itself; others need keygate:keys-read or keygate:keys-write.",
 		errors: []int{http.StatusNotFound}, bodyExample: exampleTest, optionalBody: true, example: exampleKeyTest,
 	}, h.testKey)
 }

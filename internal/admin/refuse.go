@@ -166,6 +166,13 @@ const mostFields = 100
 
 // invalid answers wrong fields.
 func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
+	p := c.problem(http.StatusUnprocessableEntity, summary(fields))
+	p.Errors = fields[:min(mostFields, len(fields))]
+	return p
+}
+
+// summary says in a sentence what is wrong with fields.
+func summary(fields []problem.FieldError) string {
 	const most = 3 // the list has more
 	var parts []string
 	for _, f := range fields[:min(most, len(fields))] {
@@ -175,9 +182,7 @@ func (c *call) invalid(fields []problem.FieldError) *problem.Problem {
 	if more := len(fields) - most; more > 0 {
 		detail += fmt.Sprintf("; and %d more", more)
 	}
-	p := c.problem(http.StatusUnprocessableEntity, detail+".")
-	p.Errors = fields[:min(mostFields, len(fields))]
-	return p
+	return detail + "."
 }
 
 // scopes lists permissions for a header, as many as fit in what any proxy passes on; the

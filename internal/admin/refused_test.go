@@ -172,3 +172,46 @@ func TestRefusedRequests(t *testing.T) {
 		t.Errorf("refused requests made keys: %+v", page.Items)
 	}
 }
+
+// What a client says about a change is understood in one way, or refused.
+func TestHeadersOfChanges(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	k := into[CreatedKey](t, in.must(http.StatusCreated, "POST", "/v1/keys", NewKey{Name: "a"}))
+	one := "/v1/keys/" + k.ID
+	for _, tc := range []struct {
+		name, method, target string
+		header               http.Header
+		status               int
+		detail               string
+	}{
+		{"a long name for a request", "POST", one + "/pause", http.Header{"Idempotency-Key": {strings.Repeat("a", 256)}}, 422, "1 to 255 characters"},
+		{"no name for a request", "POST", one + "/pause", http.Header{"Idempotency-Key": {""}}, 422, "1 to 255 characters"},
+		{"two names for a request", "POST", one + "/pause", http.Header{"Idempotency-Key": {"a", "b"}}, 422, "must stand once"},
+		{"a name for an edit", "PATCH", one, http.Header{"Idempotency-Key": {"a"}}, 422, "understood with POST only"},
+		{"a name for a deletion", "DELETE", one, http.Header{"Idempotency-Key": {"a"}}, 422, "understood with POST only"},
+		{"the longest name for a request", "POST", one + "/pause", http.Header{"Idempotency-Key": {strings.Repeat("a", 255)}}, 200, ""},
+		{"its name for another request", "POST", one + "/resume", http.Header{"Idempotency-Key": {strings.Repeat("a", 255)}}, 200, ""}, // of another operation
+		{"several versions", "PATCH", one, http.Header{"If-Match": {`"1", "3"`}}, 422, "must be one ETag"},
+		{"several headers", "PATCH", one, http.Header{"If-Match": {`"1"`, `"3"`}}, 422, "must be one ETag"},
+		{"a weak tag", "PATCH", one, http.Header{"If-Match": {`W/"3"`}}, 422, "must be one ETag"},
+		{"no tag", "PATCH", one, http.Header{"If-Match": {`3`}}, 422, "must be one ETag"},
+		{"an old version", "PATCH", one, http.Header{"If-Match": {`"1"`}}, 412, `its version is "3"`},
+		{"a version to come", "DELETE", one, http.Header{"If-Match": {`"4"`}}, 412, `its version is "3"`},
+		{"any version", "PATCH", one, http.Header{"If-Match": {`*`}}, 200, ""},
+	} {
+		var body any
+		if tc.method == "PATCH" {
+			body = KeyEdit{Description: new(tc.name)}
+		}
+		r := in.request(tc.method, tc.target, body)
+		for name, values := range tc.header {
+			r.Header[name] = values
+		}
+		r.Header.Set("Authorization", "Bearer "+in.key)
+		got := in.send(r)
+		if got.status != tc.status || tc.detail != "" && !strings.Contains(got.problem(t).Detail, tc.detail) {
+			t.Errorf("%s: %d %s", tc.name, got.status, got.body)
+		}
+	}
+}

@@ -251,7 +251,7 @@ func checkCopy(ctx context.Context, file string, progress Progress) (Summary, er
 	if err != nil {
 		return summary, err
 	}
-	return summary, checkWhole(ctx, file)
+	return summary, checkWhole(ctx, file, summary.Schema)
 }
 
 // explainCopy tells the failures of the file that is written from those of the

@@ -129,15 +129,15 @@ func (s *Summary) readSchema(ctx context.Context, db *sql.DB, file string) error
 	if s.Schema > known {
 		return &SchemaError{File: file, Schema: s.Schema, Know: known}
 	}
-	return checkTables(ctx, db, s.Schema)
+	if s.Schema < 1 {
+		return &brokenError{"it names no schema"}
+	}
+	return nil
 }
 
 // checkTables wants all that the migrations up to a version make, though perhaps with
 // more besides: a file that lacks some of it would be found out by the next start.
 func checkTables(ctx context.Context, db *sql.DB, version int64) error {
-	if version < 1 {
-		return &brokenError{"it names no schema"}
-	}
 	model, err := openAs("model", url.Values{"mode": {"memory"}})
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func checkTables(ctx context.Context, db *sql.DB, version int64) error {
 
 // tables describes a database's tables with their columns, its indexes and triggers.
 func tables(ctx context.Context, db *sql.DB) (all []string, err error) {
-	rows, err := db.QueryContext(ctx, `SELECT s.type || ' ' || s.name || coalesce(' (' || group_concat(c.name || ' ' || c.type || iif(c."notnull", ' NOT NULL', ''), ', ') || ')', '')
+	rows, err := db.QueryContext(ctx, `SELECT s.type || ' ' || s.name || coalesce(' (' || group_concat(c.name || ' ' || c.type || iif(c."notnull", ' NOT NULL', ''), ', ' ORDER BY c.cid) || ')', '')
 		FROM sqlite_schema s LEFT JOIN pragma_table_info(s.name) c ON s.type = 'table' WHERE s.name NOT LIKE 'sqlite!_%' ESCAPE '!' GROUP BY s.type, s.name`)
 	if err != nil {
 		return nil, err
@@ -200,9 +200,9 @@ func (s *Summary) count(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// checkWhole reads all of a file, every index against its table: about a
-// second for 30 MB.
-func checkWhole(ctx context.Context, file string) error {
+// checkWhole reads all of a file, every index against its table, and wants all that its
+// schema has: about a second for 30 MB.
+func checkWhole(ctx context.Context, file string, schema int64) error {
 	db, err := frozen(file)
 	if err != nil {
 		return err
@@ -222,7 +222,7 @@ func checkWhole(ctx context.Context, file string) error {
 	if dangling > 0 {
 		return &brokenError{"records refer to others that are not there"}
 	}
-	return nil
+	return checkTables(ctx, db, schema)
 }
 
 // brokenError is damage that SQLite reads without an error.

@@ -247,10 +247,10 @@ func TestRestoreRefuses(t *testing.T) {
 		{"garbage inside", put("garbage", half), "damaged", true},
 		{"another program's", changed("PRAGMA application_id = 7"), "is not a backup of keygate", false},
 		{"a newer keygate's", changed("INSERT INTO goose_db_version (version_id, is_applied) VALUES (4242, 1)"), "schema 4242", false},
-		{"an index that lies", changed("PRAGMA writable_schema=1; DELETE FROM sqlite_schema WHERE name='keys_by_name'; PRAGMA writable_schema=0"), "has index keys_by_name", false},
+		{"an index that lies", changed("PRAGMA writable_schema=1; DELETE FROM sqlite_schema WHERE name='keys_by_name'; PRAGMA writable_schema=0"), "damaged", true},
 		// These were restored, and the next start could not serve them.
-		{"without a table", changed("DROP TABLE remembered"), "has index remembered_until", false},
-		{"without a column", changed("ALTER TABLE keys DROP COLUMN lifetime"), "has table keys (", false},
+		{"without a table", changed("DROP TABLE remembered"), "has index remembered_until", true},
+		{"without a column", changed("ALTER TABLE keys DROP COLUMN lifetime"), "has table keys (", true},
 		{"without its own table", changed("DROP TABLE goose_db_version"), "its tables are others", false},
 		{"without a schema", changed("DELETE FROM goose_db_version"), "names no schema", false},
 		{"the format of a later SQLite", put("later", later), "of a later SQLite", true},

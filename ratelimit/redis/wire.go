@@ -145,10 +145,16 @@ const (
 	limitNumbers = 4
 )
 
-// answer reads what the script said.
+// answer reads what the script said. What it cannot have said is an error: a reply
+// comes from outside, and nothing may be admitted on one that makes no sense.
 func answer(a *ratelimit.Ask, said []int64, g *ratelimit.Grant) error {
 	if len(said) < headNumbers {
 		return fmt.Errorf("redis ledger: answer of %d numbers", len(said))
+	}
+	for i, v := range said {
+		if v < 0 || v > ratelimit.MaxVersion {
+			return fmt.Errorf("redis ledger: number %d of the answer is %d", i+1, v)
+		}
 	}
 	*g = ratelimit.Grant{
 		Status:     ratelimit.Status(said[0]),
@@ -174,6 +180,29 @@ func answer(a *ratelimit.Ask, said []int64, g *ratelimit.Grant) error {
 			NextUnit: micros(said[2]), RetryAfter: micros(said[3]), Violated: said[3] != 0,
 		})
 		said = said[limitNumbers:]
+	}
+	return plausible(a, g)
+}
+
+// plausible reports a grant of more than was asked for. A session holds at most the
+// least quota beyond what its replica has told; the limits that a newer policy brought,
+// which an ask may accept, are not known here.
+func plausible(a *ratelimit.Ask, g *ratelimit.Grant) error {
+	unspent, longest := int64(ratelimit.MaxQuota), ratelimit.ConcurrentLease
+	for i := range a.Limits {
+		if l := &a.Limits[i]; !a.Stored {
+			unspent, longest = min(unspent, l.Quota), min(longest, l.LeaseTime())
+		}
+	}
+	most := max(a.Seen, a.Spent+unspent)
+	switch {
+	case a.Session == "":
+		most, longest = 0, 0
+	case g.Status == ratelimit.Expired:
+		most = unspent
+	}
+	if g.Status > ratelimit.Lost || g.Taken > a.Take || g.Taken%a.Cost != 0 || g.Leased > most || g.TTL > longest || g.Admit > ratelimit.CallTimeout {
+		return fmt.Errorf("redis ledger: answer of status %d, %d taken of %d, %d leased for %s, to be admitted within %s", g.Status, g.Taken, a.Take, g.Leased, g.TTL, g.Admit)
 	}
 	return nil
 }

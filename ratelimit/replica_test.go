@@ -147,6 +147,9 @@ func (r *replica) checkStates(a *ratelimit.Ask, d ratelimit.Decision) {
 		if s.Name != a.Limits[i].Name || s.Remaining < 0 || s.Remaining >= s.Quota {
 			r.w.fail("told %+v of limit %+v", s, a.Limits[i])
 		}
+		if per := a.Limits[i].Per; per > 0 && s.NextUnit > per+ratelimit.LeaseTime(per) {
+			r.w.fail("told %+v, which is more than τ after a window of %s", s, per)
+		}
 	}
 }
 

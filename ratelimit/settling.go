@@ -36,7 +36,7 @@ type Settling struct {
 	name   string // of this process; part of the names of its series
 	names  uint64
 	queue  chan correction
-	series map[string][]*series // of a key
+	series map[string][]*series // of a holder, a key or an organization
 
 	dropped, failed atomic.Uint64
 }
@@ -48,7 +48,8 @@ type correction struct {
 	reserved, actual int64
 }
 
-// A series is the corrections of one key under the same limits, summed up.
+// A series is the corrections of one holder under the same limits, summed up: those of
+// all keys that share them are one. A ledger remembers only some series of a holder.
 type series struct {
 	Reservation
 	actual, seenActual int64
@@ -105,10 +106,10 @@ func (s *Settling) Run(ctx context.Context) {
 // the next time: its corrections are cumulative.
 func (s *Settling) round(ctx context.Context) {
 	idle := s.now().Add(-seriesIdle)
-	for key, all := range s.series {
+	for holder, all := range s.series {
 		all = slices.DeleteFunc(all, func(r *series) bool { return r.used.Before(idle) })
-		if s.series[key] = all; len(all) == 0 {
-			delete(s.series, key)
+		if s.series[holder] = all; len(all) == 0 {
+			delete(s.series, holder)
 		}
 	}
 	for range len(s.queue) {
@@ -126,12 +127,28 @@ func (s *Settling) round(ctx context.Context) {
 	}
 }
 
-// sum adds a correction to its series.
+// sum adds a correction to the series of each holder that it is about.
 func (s *Settling) sum(c correction) {
-	all := s.series[c.ask.Key]
+	for rest := c.ask.Limits; len(rest) > 0; {
+		holder := rest[0].Holder
+		var own, others []Limit
+		for _, l := range rest {
+			if l.Holder == holder {
+				own = append(own, l)
+			} else {
+				others = append(others, l)
+			}
+		}
+		s.sumOf(holder, own, &c)
+		rest = others
+	}
+}
+
+func (s *Settling) sumOf(holder string, limits []Limit, c *correction) {
+	all := s.series[holder]
 	var r *series
 	for _, held := range all {
-		if sameBudgets(held.Limits, c.ask.Limits) {
+		if sameBudgets(held.Limits, limits) {
 			r = held
 		}
 	}
@@ -140,9 +157,9 @@ func (s *Settling) sum(c correction) {
 			s.dropped.Add(1)
 			return
 		}
-		r = &series{Reservation: Reservation{Organization: c.ask.Organization, Key: c.ask.Key, Limits: c.ask.Limits}}
+		r = &series{Reservation: Reservation{Organization: c.ask.Organization, Key: c.ask.Key, Limits: limits}}
 		s.rename(r)
-		s.series[c.ask.Key] = append(all, r)
+		s.series[holder] = append(all, r)
 	}
 	if r.Reserved == r.Seen || c.at.Before(r.At) {
 		r.At = c.at

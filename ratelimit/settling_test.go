@@ -19,21 +19,23 @@ type post struct {
 	*memory.Ledger
 	mu        sync.Mutex
 	lose, cut bool
-	sent      int
+	sent      int // corrections
+	calls     int
 }
 
-func (p *post) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
+func (p *post) Settle(ctx context.Context, rs []ratelimit.Reservation, errs []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sent++
-	if p.lose {
-		return errors.New("lost")
+	p.sent += len(rs)
+	p.calls++
+	if !p.lose {
+		p.Ledger.Settle(ctx, rs, errs)
 	}
-	err := p.Ledger.Settle(ctx, r, actual)
-	if p.cut {
-		return errors.New("answer lost")
+	for i := range errs {
+		if p.lose || p.cut {
+			errs[i] = errors.New("lost on the way or back")
+		}
 	}
-	return err
 }
 
 func (p *post) set(lose, cut bool) {
@@ -156,6 +158,9 @@ func TestSettlingOfManyKeysThatShare(t *testing.T) {
 					t.Fatalf("key %d: %d and %d left after %d requests of each of %d keys", i, own, org, n, keys)
 				}
 			}
+		}
+		if p.calls > rounds || p.count() != rounds*(keys+1) {
+			t.Errorf("%d corrections in %d calls", p.count(), p.calls)
 		}
 	})
 }

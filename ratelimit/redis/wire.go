@@ -73,9 +73,9 @@ func (s *script) asked(a *ratelimit.Ask, mode int64) []any {
 }
 
 // settled is the command that corrects a reservation.
-func (s *script) settled(r *ratelimit.Reservation, actual int64) []any {
+func (s *script) settled(r *ratelimit.Reservation) []any {
 	a := r.Ask()
-	a.Session, a.Spent, a.Seen, a.Take = r.Session, r.Reserved, r.Seen, actual
+	a.Session, a.Spent, a.Seen, a.Take = r.Session, r.Reserved, r.Seen, r.Actual
 	return s.command(&a, modeSettle, r.At.UnixMicro())
 }
 

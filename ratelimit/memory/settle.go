@@ -38,7 +38,7 @@ func (l *Ledger) settle(r *ratelimit.Reservation) error {
 	a := r.Ask()
 	claims, err := l.shard(&a).settle(l, &a, r)
 	if err == nil && len(claims) > 0 {
-		err = l.journal.add(claims, l.clock)
+		err = l.journal.add(claims, l.date)
 	}
 	if err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
@@ -47,7 +47,7 @@ func (l *Ledger) settle(r *ratelimit.Reservation) error {
 }
 
 func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation) (claims []claim, err error) {
-	clock := l.clock()
+	clock, wall := l.time()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if l.closed.Load() {
@@ -57,7 +57,7 @@ func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation) (
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, &g
-	sh.step.present(clock)
+	sh.step.present(clock, wall)
 	if sh.step.forgot(r) {
 		err = ratelimit.ErrForgotten
 	} else if err = sh.step.begin(); err == nil {

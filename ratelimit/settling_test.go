@@ -143,6 +143,7 @@ func TestSettling(t *testing.T) {
 func TestSettlingOfManyKeysThatShare(t *testing.T) {
 	settled(t, func(t *testing.T, p *post, l *ratelimit.Limiter, s *ratelimit.Settling) {
 		const keys, rounds = 50, 3
+		time.Sleep(500 * time.Millisecond) // between two rounds of the corrections
 		for n := int64(1); n <= rounds; n++ {
 			for i := range keys {
 				ask := hourly(fmt.Sprint("key_", i))

@@ -184,24 +184,14 @@ func answer(a *ratelimit.Ask, said []int64, g *ratelimit.Grant) error {
 	return plausible(a, g)
 }
 
-// plausible reports a grant of more than was asked for. A session holds at most the
-// least quota beyond what its replica has told; the limits that a newer policy brought,
-// which an ask may accept, are not known here.
+// plausible reports a grant that no ask has. How much a session may hold depends on
+// what its limits were before; the [ratelimit.Limiter] knows.
 func plausible(a *ratelimit.Ask, g *ratelimit.Grant) error {
-	unspent, longest := int64(ratelimit.MaxQuota), ratelimit.ConcurrentLease
-	for i := range a.Limits {
-		if l := &a.Limits[i]; !a.Stored {
-			unspent, longest = min(unspent, l.Quota), min(longest, l.LeaseTime())
-		}
+	longest := ratelimit.ConcurrentLease
+	if !a.Limits[0].Concurrent {
+		longest = ratelimit.LeaseTime(ratelimit.MaxWindow)
 	}
-	most := max(a.Seen, a.Spent+unspent)
-	switch {
-	case a.Session == "":
-		most, longest = 0, 0
-	case g.Status == ratelimit.Expired:
-		most = unspent
-	}
-	if g.Status > ratelimit.Lost || g.Taken > a.Take || g.Taken%a.Cost != 0 || g.Leased > most || g.TTL > longest || g.Admit > ratelimit.CallTimeout {
+	if g.Status > ratelimit.Lost || g.Taken > a.Take || g.Taken%a.Cost != 0 || a.Session == "" && g.Leased > 0 || g.TTL > longest || g.Admit > ratelimit.CallTimeout {
 		return fmt.Errorf("redis ledger: answer of status %d, %d taken of %d, %d leased for %s, to be admitted within %s", g.Status, g.Taken, a.Take, g.Leased, g.TTL, g.Admit)
 	}
 	return nil

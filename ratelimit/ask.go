@@ -39,15 +39,15 @@ func (a *Ask) Validate() error {
 }
 
 // Validate reports what no [Settler] can settle.
-func (r *Reservation) Validate(actual int64) error {
+func (r *Reservation) Validate() error {
 	if r.Organization == "" && r.Key == "" || len(r.Limits) == 0 {
 		return errors.New("reservation names nobody or no limits")
 	}
 	if r.Session == "" || len(r.Session) > MaxSession {
 		return fmt.Errorf("reservation %.20q: its name has 1 to %d bytes", r.Session, MaxSession)
 	}
-	if r.Reserved < 1 || r.Reserved > MaxQuota || r.Seen < 0 || r.Seen > r.Reserved || actual < 0 || actual > MaxQuota || r.At.UnixMicro() <= 0 {
-		return fmt.Errorf("reservation %q: %d reserved at %s, %d seen, %d spent", r.Session, r.Reserved, r.At, r.Seen, actual)
+	if r.Reserved < 1 || r.Reserved > MaxQuota || r.Seen < 0 || r.Seen > r.Reserved || r.Actual < 0 || r.Actual > MaxQuota || r.At.UnixMicro() <= 0 {
+		return fmt.Errorf("reservation %q: %d reserved at %s, %d seen, %d spent", r.Session, r.Reserved, r.At, r.Seen, r.Actual)
 	}
 	if r.Limits[0].Concurrent {
 		return fmt.Errorf("limit %q: requests in flight are not settled", r.Limits[0].Name)

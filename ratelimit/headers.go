@@ -41,7 +41,9 @@ func AppendState(dst []byte, d Decision) []byte {
 }
 
 // Shown is what a client is told of the i-th limit: what remains, and the
-// seconds until that grows; 0 while nothing is spent.
+// seconds until that grows; 0 while nothing is spent. They may be more than the
+// window has, by τ at most: units are charged until a window after the last moment
+// at which they may have been spent.
 func Shown(d Decision, i int) (remaining, wait int64) {
 	s := &d.Limits[i]
 	if s.Violated && !d.Allowed {

@@ -52,16 +52,18 @@ type Ledger interface {
 // Settler is a ledger whose charges can be corrected once it is known what a
 // request came to.
 type Settler interface {
-	// Settle makes the charge of r.Reserved one of actual. What was reserved too
-	// much returns to the budgets where the charge itself is still held there,
-	// and within SettleWithin; what was too little is charged from now on, also
-	// beyond the quota, which delays later requests.
+	// Settle makes the charge of Reserved one of Actual, for each reservation by
+	// itself; a batch goes out as one pipeline. What was reserved too much returns
+	// to the budgets where the charge itself is still held there, and within
+	// SettleWithin; what was too little is charged from now on, also beyond the
+	// quota, which delays later requests.
 	//
-	// Both numbers are cumulative over the corrections that r.Session names, so
-	// that calls may be lost, repeated and overtake each other. ErrForgotten says
-	// that the ledger does not know the earlier ones: nothing was changed, and
-	// what is not settled yet may be settled under another name.
-	Settle(ctx context.Context, r Reservation, actual int64) error
+	// Both numbers are cumulative over the corrections that Session names, so that
+	// calls may be lost, repeated and overtake each other. What became of rs[i] is
+	// in errs[i]; there must be as many. ErrForgotten says that the ledger does not
+	// know the earlier ones: nothing was changed, and what is not settled yet may
+	// be settled under another name.
+	Settle(ctx context.Context, rs []Reservation, errs []error)
 }
 
 // SettleWithin is how long after its booking a charge can be corrected
@@ -77,9 +79,10 @@ type Reservation struct {
 	Limits            []Limit
 	// Session names a series of corrections. It is not the name of a lease.
 	Session string
-	// Reserved is the sum of what was reserved, over the series; Seen is the
-	// largest that the ledger is known to have taken in.
-	Reserved, Seen int64
+	// Reserved is the sum of what was reserved, over the series, and Actual of what
+	// it came to; Seen is the largest Reserved that the ledger is known to have
+	// taken in.
+	Reserved, Actual, Seen int64
 	// At is the ledger's time at or before which the earliest of the charges was
 	// made that the ledger is not known to have corrected.
 	At time.Time

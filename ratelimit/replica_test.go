@@ -3,10 +3,103 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"keygate/ratelimit"
 )
+
+type replica struct {
+	*ratelimit.Replica
+	w       *world
+	drift   int64 // its clock gains so many microseconds in a thousand
+	paused  bool  // may be stopped at its next look at the clock
+	entry   instant
+	due     map[string]bool // rounds to compose
+	waiting map[*ratelimit.Waiter]asked
+	denied  map[denialOf]refusal
+	rules   int64
+	version map[string]int64
+	booked  int64 // units that its takes were answered with
+	allowed int64 // units that it admitted
+}
+
+type asked struct {
+	key  string
+	cost int64
+	ask  ratelimit.Ask
+}
+
+type denialOf struct {
+	key  string
+	cost int64
+}
+
+// A refusal is until when a denial may be remembered, and until when it is true.
+type refusal struct{ until, ends instant }
+
+func (w *world) newReplica() *replica {
+	r := &replica{w: w}
+	if w.drift {
+		r.drift = int64(w.IntN(3)) - 1
+	}
+	r.start()
+	return r
+}
+
+// start gives the replica a process; what the former one knew is gone.
+func (r *replica) start() {
+	r.w.names++
+	r.Replica = ratelimit.NewReplica(fmt.Sprint("r", r.w.names), r.clock)
+	r.due, r.waiting = map[string]bool{}, map[*ratelimit.Waiter]asked{}
+	r.denied, r.version = map[denialOf]refusal{}, map[string]int64{}
+	r.booked, r.allowed = 0, 0
+	r.rules = r.w.rules
+}
+
+// clock is what the replica reads. A process may be stopped at any place; where
+// it matters is just before it reads the clock.
+func (r *replica) clock() time.Time {
+	r.entry = r.w.now
+	if r.paused {
+		r.paused = false
+		r.w.now += r.w.Int64N(3_000_000)
+	}
+	local := r.w.now + (r.w.now-epoch)*r.drift/1000
+	return time.UnixMicro(local)
+}
+
+// periods are the limits of a key as they are by the replica's clock.
+func (r *replica) periods(k int) []ratelimit.Limit {
+	return r.w.inPeriod(r.w.terms[k], time.UnixMicro(r.w.now+(r.w.now-epoch)*r.drift/1000))
+}
+
+// mayPause lets the process be stopped at its next look at the clock.
+func (r *replica) mayPause() { r.paused = r.w.pause && r.w.IntN(24) == 0 }
+
+// admit notes what was let through, and holds it against what the ledger said.
+func (r *replica) admit(a *ratelimit.Ask, cost int64, at instant) {
+	r.allowed += cost
+	for i := range a.Limits {
+		l := &a.Limits[i]
+		acc := r.w.limits[l.Holder+l.Name]
+		n := len(acc.admitted)
+		for n > 0 && acc.admitted[n-1].at > at {
+			n--
+		}
+		acc.admitted = slices.Insert(acc.admitted, n, admission{at, cost})
+	}
+	if s, ok := r.w.stops[a.Key]; ok && a.Version < s.version {
+		bound := ratelimit.CallTimeout
+		for _, l := range a.Limits {
+			bound = max(bound, ratelimit.LeaseTime(l.Per))
+		}
+		if at > s.at+micros(bound) {
+			r.w.fail("invariant 9: key %s admitted %s after it was stopped", a.Key, time.Duration(at-s.at)*time.Microsecond)
+		}
+	}
+}
 
 // request is one request of a key.
 func (r *replica) request(k int, cost int64) {
@@ -53,6 +146,9 @@ func (r *replica) checkStates(a *ratelimit.Ask, d ratelimit.Decision) {
 	for i, s := range d.Limits {
 		if s.Name != a.Limits[i].Name || s.Remaining < 0 || s.Remaining >= s.Quota {
 			r.w.fail("told %+v of limit %+v", s, a.Limits[i])
+		}
+		if per := a.Limits[i].Per; per > 0 && s.NextUnit > per+ratelimit.LeaseTime(per) {
+			r.w.fail("told %+v, which is more than τ after a window of %s", s, per)
 		}
 	}
 }

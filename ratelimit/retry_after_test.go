@@ -57,6 +57,44 @@ func TestWhoWaitsIsAdmitted(t *testing.T) {
 	}
 }
 
+// The t of the RateLimit field is when r next grows, and not a moment before. It can
+// be more than w: for a request by D, for units of a lease by τ.
+func TestTimeUntilMoreIsTrue(t *testing.T) {
+	l := newLine(t, minute(1000))
+	if l.get(1) != 1 {
+		t.Fatal("refused")
+	}
+	told := func() (remaining, wait int64) {
+		g, err := l.ledger.Peek(t.Context(), costing(l.ask()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ratelimit.Shown(ratelimit.Decision{Allowed: true, Limits: g.Limits}, 0)
+	}
+	if r, wait := told(); r != 999 || wait != 61 {
+		t.Fatalf("r=%d, t=%d", r, wait)
+	}
+	l.advance(time.Minute + ratelimit.CallTimeout - time.Microsecond)
+	if r, _ := told(); r != 999 {
+		t.Errorf("r=%d before its time", r)
+	}
+	l.advance(time.Microsecond)
+	if r, wait := told(); r != 1000 || wait != 0 {
+		t.Errorf("r=%d, t=%d when it is over", r, wait)
+	}
+
+	l.leased()
+	l.advance(time.Minute) // what was taken one by one is over; of the lease nobody has heard
+	l.advance(ratelimit.CallTimeout)
+	if r, wait := told(); r >= 1000 || wait > 62 {
+		t.Errorf("r=%d, t=%d", r, wait)
+	}
+	l.advance(tau)
+	if r, wait := told(); r != 1000 || wait != 0 {
+		t.Errorf("r=%d, t=%d when the lease is over by a window", r, wait)
+	}
+}
+
 func fitsAll(limits []ratelimit.Limit, cost int64) bool {
 	for i := range limits {
 		if limits[i].Quota < cost {

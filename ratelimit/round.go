@@ -159,8 +159,15 @@ func (h *holder) hold(c *client, r *round, g *Grant, now time.Time) {
 	h.refuse(c, r, &LostError{RetryAfter: retryAfter(g.Limits)})
 }
 
-// settle takes in what the answer says of the lease.
+// settle takes in what the answer says of the lease. What a ledger cannot have meant,
+// more than a quota or for longer than a lease lives, is cut off: a reply that was made
+// or damaged on the way opens no limit.
 func (h *holder) settle(c *client, r *round, g *Grant, now time.Time) {
+	most := r.terms.least
+	if g.Status != Expired {
+		most = max(r.ask.Seen, r.ask.Spent+most)
+	}
+	g.Leased, g.TTL = min(g.Leased, most), min(g.TTL, r.terms.tau)
 	switch {
 	case r.ask.Session == "":
 	case g.Status == Expired:

@@ -21,7 +21,9 @@ const (
 	// seriesIdle is after how long without a correction a series ends; its ledger
 	// remembers it for longer.
 	seriesIdle = SettleWithin - time.Minute
-	// settleTimeout bounds one correction, settleRound those of one time.
+	// settleTimeout bounds one call, settleRound those of one time. Calls are their own,
+	// of as many series as leave together, and one after the other: with the renewals
+	// they would keep requests waiting.
 	settleTimeout = CallTimeout
 	settleRound   = 800 * time.Millisecond
 )
@@ -36,7 +38,7 @@ type Settling struct {
 	name   string // of this process; part of the names of its series
 	names  uint64
 	queue  chan correction
-	series map[string][]*series // of a key
+	series map[string][]*series // of a holder, a key or an organization
 
 	dropped, failed atomic.Uint64
 }
@@ -48,11 +50,12 @@ type correction struct {
 	reserved, actual int64
 }
 
-// A series is the corrections of one key under the same limits, summed up.
+// A series is the corrections of one holder under the same limits, summed up: those of
+// all keys that share them are one. A ledger remembers only some series of a holder.
 type series struct {
 	Reservation
-	actual, seenActual int64
-	used               time.Time
+	seenActual int64
+	used       time.Time
 }
 
 // NewSettling returns one for a process with a name of its own: no other process
@@ -81,8 +84,8 @@ func (s *Settling) Add(ask *Ask, d *Decision, actual int64) {
 // Failed those that a ledger did not take in, to be tried again.
 func (s *Settling) Dropped() uint64 { return s.dropped.Load() }
 
-// Failed counts the calls in which a correction did not reach the ledger; it is
-// sent again with the next ones.
+// Failed counts how often a correction did not reach the ledger; it is sent again
+// with the next ones.
 func (s *Settling) Failed() uint64 { return s.failed.Load() }
 
 // Run brings corrections to the ledger until ctx ends, and then once more.
@@ -105,10 +108,10 @@ func (s *Settling) Run(ctx context.Context) {
 // the next time: its corrections are cumulative.
 func (s *Settling) round(ctx context.Context) {
 	idle := s.now().Add(-seriesIdle)
-	for key, all := range s.series {
+	for holder, all := range s.series {
 		all = slices.DeleteFunc(all, func(r *series) bool { return r.used.Before(idle) })
-		if s.series[key] = all; len(all) == 0 {
-			delete(s.series, key)
+		if s.series[holder] = all; len(all) == 0 {
+			delete(s.series, holder)
 		}
 	}
 	for range len(s.queue) {
@@ -116,22 +119,43 @@ func (s *Settling) round(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleRound)
 	defer cancel()
+	var due []*series
 	for _, all := range s.series {
 		for _, r := range all {
-			if err := s.send(ctx, r); err != nil {
-				s.failed.Add(1)
-				cancel() // the others would only wait as well
+			if r.Reserved != r.Seen {
+				due = append(due, r)
 			}
+		}
+	}
+	for batch := range slices.Chunk(due, maxBatch) {
+		if ctx.Err() != nil || !s.send(ctx, batch) {
+			return // the others would only wait as well
 		}
 	}
 }
 
-// sum adds a correction to its series.
+// sum adds a correction to the series of each holder that it is about.
 func (s *Settling) sum(c correction) {
-	all := s.series[c.ask.Key]
+	for rest := c.ask.Limits; len(rest) > 0; {
+		holder := rest[0].Holder
+		var own, others []Limit
+		for _, l := range rest {
+			if l.Holder == holder {
+				own = append(own, l)
+			} else {
+				others = append(others, l)
+			}
+		}
+		s.sumOf(holder, own, &c)
+		rest = others
+	}
+}
+
+func (s *Settling) sumOf(holder string, limits []Limit, c *correction) {
+	all := s.series[holder]
 	var r *series
 	for _, held := range all {
-		if sameBudgets(held.Limits, c.ask.Limits) {
+		if sameBudgets(held.Limits, limits) {
 			r = held
 		}
 	}
@@ -140,42 +164,61 @@ func (s *Settling) sum(c correction) {
 			s.dropped.Add(1)
 			return
 		}
-		r = &series{Reservation: Reservation{Organization: c.ask.Organization, Key: c.ask.Key, Limits: c.ask.Limits}}
+		r = &series{Reservation: Reservation{Organization: c.ask.Organization, Key: c.ask.Key, Limits: limits}}
 		s.rename(r)
-		s.series[c.ask.Key] = append(all, r)
+		s.series[holder] = append(all, r)
 	}
 	if r.Reserved == r.Seen || c.at.Before(r.At) {
 		r.At = c.at
 	}
-	r.Reserved, r.actual, r.used = r.Reserved+c.reserved, r.actual+c.actual, s.now()
+	r.Reserved, r.Actual, r.used = r.Reserved+c.reserved, r.Actual+c.actual, s.now()
 }
 
 // rename begins a series anew with what is not settled yet.
 func (s *Settling) rename(r *series) {
 	s.names++
 	r.Session = s.name + "." + strconv.FormatUint(s.names, 36)
-	r.Reserved, r.actual = r.Reserved-r.Seen, r.actual-r.seenActual
+	r.Reserved, r.Actual = r.Reserved-r.Seen, r.Actual-r.seenActual
 	r.Seen, r.seenActual = 0, 0
 }
 
-func (s *Settling) send(ctx context.Context, r *series) error {
-	if r.Reserved == r.Seen || ctx.Err() != nil {
-		return nil
+// send has the ledger take in what these series have come to, those that it has
+// forgotten under another name. It reports whether the ledger can be reached.
+func (s *Settling) send(ctx context.Context, batch []*series) (reached bool) {
+	forgotten, reached := s.call(ctx, batch)
+	if len(forgotten) == 0 {
+		return reached
 	}
+	for _, r := range forgotten {
+		s.rename(r)
+	}
+	_, reached = s.call(ctx, forgotten)
+	return reached
+}
+
+// call makes one call and notes what was taken in.
+func (s *Settling) call(ctx context.Context, batch []*series) (forgotten []*series, reached bool) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	err := s.ledger.Settle(ctx, r.Reservation, r.actual)
-	if errors.Is(err, ErrForgotten) {
-		s.rename(r)
-		err = s.ledger.Settle(ctx, r.Reservation, r.actual)
+	rs, errs := make([]Reservation, len(batch)), make([]error, len(batch))
+	for i, r := range batch {
+		rs[i] = r.Reservation
 	}
-	if err != nil {
-		return err
+	s.ledger.Settle(ctx, rs, errs)
+	for i, r := range batch {
+		switch err := errs[i]; {
+		case errors.Is(err, ErrForgotten):
+			forgotten, reached = append(forgotten, r), true
+		case err != nil:
+			s.failed.Add(1)
+		default:
+			reached = true
+			if r.Seen, r.seenActual = r.Reserved, r.Actual; r.Reserved > MaxQuota/2 || r.Actual > MaxQuota/2 {
+				s.rename(r)
+			}
+		}
 	}
-	if r.Seen, r.seenActual = r.Reserved, r.actual; r.Reserved > MaxQuota/2 || r.actual > MaxQuota/2 {
-		s.rename(r)
-	}
-	return nil
+	return forgotten, reached
 }
 
 // sameBudgets reports whether two lists are of the same limits, in the same

@@ -19,21 +19,23 @@ type post struct {
 	*memory.Ledger
 	mu        sync.Mutex
 	lose, cut bool
-	sent      int
+	sent      int // corrections
+	calls     int
 }
 
-func (p *post) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
+func (p *post) Settle(ctx context.Context, rs []ratelimit.Reservation, errs []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sent++
-	if p.lose {
-		return errors.New("lost")
+	p.sent += len(rs)
+	p.calls++
+	if !p.lose {
+		p.Ledger.Settle(ctx, rs, errs)
 	}
-	err := p.Ledger.Settle(ctx, r, actual)
-	if p.cut {
-		return errors.New("answer lost")
+	for i := range errs {
+		if p.lose || p.cut {
+			errs[i] = errors.New("lost on the way or back")
+		}
 	}
-	return err
 }
 
 func (p *post) set(lose, cut bool) {
@@ -78,7 +80,7 @@ func remaining(t *testing.T, p *post, ask *ratelimit.Ask) (own, org int64) {
 }
 
 // What requests came to is in the ledger within two seconds, for all of a time in
-// one call for each key.
+// one call for each key, and one for what they share.
 func TestSettling(t *testing.T) {
 	settled(t, func(t *testing.T, p *post, l *ratelimit.Limiter, s *ratelimit.Settling) {
 		for i := range 20 {
@@ -90,7 +92,7 @@ func TestSettling(t *testing.T) {
 			s.Add(ask, &d, 3)
 		}
 		time.Sleep(2 * time.Second)
-		if own, org := remaining(t, p, hourly("key_0")); own != 970 || org != 1940 || p.count() != 2 {
+		if own, org := remaining(t, p, hourly("key_0")); own != 970 || org != 1940 || p.count() != 3 {
 			t.Errorf("%d and %d left after %d calls", own, org, p.count())
 		}
 		// Exactly as much as reserved is no correction, and more is charged.
@@ -103,7 +105,7 @@ func TestSettling(t *testing.T) {
 			s.Add(ask, &d, actual)
 		}
 		time.Sleep(2 * time.Second)
-		if own, org := remaining(t, p, ask); own != 935 || org != 1905 || p.count() != 3 {
+		if own, org := remaining(t, p, ask); own != 935 || org != 1905 || p.count() != 5 {
 			t.Errorf("%d and %d left after %d calls", own, org, p.count())
 		}
 		// A series that the ledger has forgotten goes on under another name, and what
@@ -131,6 +133,35 @@ func TestSettling(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if p.count() != sent {
 			t.Errorf("%d calls more", p.count()-sent)
+		}
+	})
+}
+
+// A ledger remembers 32 series of a holder. With one for each key, an organization whose
+// keys share a limit had used them up with the 33rd: what further keys had reserved too
+// much stayed charged, and what some had cost too much was never charged.
+func TestSettlingOfManyKeysThatShare(t *testing.T) {
+	settled(t, func(t *testing.T, p *post, l *ratelimit.Limiter, s *ratelimit.Settling) {
+		const keys, rounds = 50, 3
+		time.Sleep(500 * time.Millisecond) // between two rounds of the corrections
+		for n := int64(1); n <= rounds; n++ {
+			for i := range keys {
+				ask := hourly(fmt.Sprint("key_", i))
+				d, err := l.Decide(t.Context(), ask, nil)
+				if err != nil || !d.Allowed {
+					t.Fatalf("%+v, %v", d, err)
+				}
+				s.Add(ask, &d, 3)
+			}
+			time.Sleep(2 * time.Second)
+			for i := range keys {
+				if own, org := remaining(t, p, hourly(fmt.Sprint("key_", i))); own != 1000-3*n || org != 2000-3*keys*n {
+					t.Fatalf("key %d: %d and %d left after %d requests of each of %d keys", i, own, org, n, keys)
+				}
+			}
+		}
+		if p.calls > rounds || p.count() != rounds*(keys+1) {
+			t.Errorf("%d corrections in %d calls", p.count(), p.calls)
 		}
 	})
 }

@@ -19,6 +19,8 @@ type terms struct {
 	// below 2 leases are not worth their trips.
 	tau  time.Duration
 	most int64
+	// least is the least quota: no lease holds more.
+	least int64
 }
 
 // newTerms returns what the ask is about, or why no ledger can answer it. Asks of
@@ -31,11 +33,11 @@ func newTerms(a *Ask) (*terms, error) {
 	}
 	t := &terms{
 		organization: a.Organization, key: a.Key, version: a.Version, rules: a.Rules, open: a.Open, limits: a.Limits,
-		tau: maxLease, most: MaxQuota / leaseFraction,
+		tau: maxLease, most: MaxQuota / leaseFraction, least: MaxQuota,
 	}
 	for i := range a.Limits {
 		t.most = min(t.most, a.Limits[i].Quota/leaseFraction)
-		t.tau = min(t.tau, a.Limits[i].LeaseTime())
+		t.tau, t.least = min(t.tau, a.Limits[i].LeaseTime()), min(t.least, a.Limits[i].Quota)
 	}
 	return t, nil
 }

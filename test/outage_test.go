@@ -70,6 +70,16 @@ func (m *measurements) add(plan string, a answer, err error, took time.Duration)
 	}
 }
 
+// felt is how many answers so far differ from what Redis alone would have had given.
+func (m *measurements) felt() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.plans {
+		n += p.statuses[http.StatusServiceUnavailable] + p.degraded
+	}
+	return n
+}
+
 func (m *measurements) take() map[string]*measured {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -154,7 +164,6 @@ func TestRedisFaults(t *testing.T) {
 	time.Sleep(length)
 	t.Run("none", func(t *testing.T) { check(t, answers.take()) })
 	before := g.footprint()
-	noticed := 0
 	for _, fault := range []faultproxy.Fault{
 		faultproxy.Delay, faultproxy.Drop, faultproxy.Reset, faultproxy.HalfOpen, faultproxy.Cut, faultproxy.Slow, faultproxy.BlackHole,
 	} {
@@ -162,6 +171,9 @@ func TestRedisFaults(t *testing.T) {
 			answers.take()
 			between.Set(fault)
 			time.Sleep(length)
+			// Leases and remembered denials outlast a short outage, and a busy machine sends
+			// little: it goes on until somebody has met it.
+			eventually(t, "the fault is felt", func() bool { return answers.felt() > 0 })
 			got := answers.take()
 			if a := g.do(http.MethodGet, g.management+"/livez", "", ""); a.status != http.StatusOK {
 				t.Errorf("/livez: %d", a.status)
@@ -169,23 +181,11 @@ func TestRedisFaults(t *testing.T) {
 			between.Heal()
 			after := normal()
 			check(t, got)
-			// Leases and remembered denials outlast a short outage: not every plan notices
-			// each, and now and then none does.
-			differences := 0
-			for _, m := range got {
-				differences += m.statuses[http.StatusServiceUnavailable] + m.degraded
-			}
-			if differences > 0 {
-				noticed++
-			}
 			t.Logf("normal %v after it ended", after.Round(time.Millisecond))
 			if after > recovery {
 				t.Errorf("it took %v until all was normal", after)
 			}
 		})
-	}
-	if noticed < 4 {
-		t.Errorf("%d of the faults made a difference: they were none", noticed)
 	}
 	close(stop)
 	clients.Wait()

@@ -17,9 +17,20 @@ func (w *world) reserved(n int64, limits ...ratelimit.Limit) ratelimit.Reservati
 
 func (w *world) settle(r ratelimit.Reservation, actual int64) {
 	w.Helper()
-	if err := w.h.Ledger.Settle(w.Context(), r, actual); err != nil {
+	if err := w.settled(r, actual); err != nil {
 		w.Fatalf("Settle: %v", err)
 	}
+}
+
+// settled settles one, in the middle of a batch whose others are malformed.
+func (w *world) settled(r ratelimit.Reservation, actual int64) error {
+	r.Actual = actual
+	errs := make([]error, 3)
+	w.h.Ledger.Settle(w.Context(), []ratelimit.Reservation{{}, r, {}}, errs)
+	if errs[0] == nil || errs[2] == nil {
+		w.Errorf("reservations of nothing were settled")
+	}
+	return errs[1]
 }
 
 // What was reserved too much returns to every limit, at once; what was too little
@@ -81,7 +92,7 @@ func settleForgotten(w *world) {
 	r := w.reserved(20, minute)
 	r.Seen = 10
 	w.ask(takeAsk(20, minute))
-	if err := w.h.Ledger.Settle(w.Context(), r, 0); !errors.Is(err, ratelimit.ErrForgotten) {
+	if err := w.settled(r, 0); !errors.Is(err, ratelimit.ErrForgotten) {
 		w.Fatalf("%v", err)
 	}
 	w.wantRemaining(80, minute)
@@ -91,7 +102,7 @@ func settleForgotten(w *world) {
 	// It is remembered for as long as a refund is possible, and so many are.
 	w.advance(ratelimit.SettleWithin)
 	r.Reserved, r.Seen = 12, 10
-	if err := w.h.Ledger.Settle(w.Context(), r, 4); !errors.Is(err, ratelimit.ErrForgotten) {
+	if err := w.settled(r, 4); !errors.Is(err, ratelimit.ErrForgotten) {
 		w.Fatalf("%v", err)
 	}
 	w = w.another()
@@ -192,11 +203,11 @@ func settleMalformed(w *world) {
 	} {
 		r := w.reserved(10, minute)
 		change(&r)
-		if err := w.h.Ledger.Settle(w.Context(), r, 1); err == nil || errors.Is(err, ratelimit.ErrForgotten) {
+		if err := w.settled(r, 1); err == nil || errors.Is(err, ratelimit.ErrForgotten) {
 			w.Errorf("%s: error %v", name, err)
 		}
 	}
-	if err := w.h.Ledger.Settle(w.Context(), w.reserved(10, minute), -1); err == nil {
+	if err := w.settled(w.reserved(10, minute), -1); err == nil {
 		w.Error("less than nothing: no error")
 	}
 	w.wantRemaining(90, minute)

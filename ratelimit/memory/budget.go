@@ -21,6 +21,7 @@ type entry struct {
 // not at all if it has neither, which is what requests in flight have.
 type term struct {
 	per, end, next int64
+	wall           int64 // end by the wall clock, see Ledger.time
 }
 
 func (t *term) calendar() bool { return t.end > 0 }
@@ -54,6 +55,14 @@ type budget struct {
 	durable int64 // of a calendar quota: so much is claimed on disk for this period
 	entries []entry
 	closed  []closed // of a calendar quota only
+}
+
+// turn forgets a period that is over by the wall clock, though not by the ledger's.
+func (b *budget) turn(date int64) {
+	if b.calendar() && b.wall <= date {
+		b.drop(b.end)
+		b.durable = 0
+	}
 }
 
 // drop forgets the charges that have ended.

@@ -30,6 +30,7 @@ func (p *place) largest(cost int64) int64 { return max(cost, p.quota/20) }
 // the holders of one ask and nothing else.
 type step struct {
 	now     int64
+	wall    lag   // what calendar periods are ahead by
 	admit   int64 // how long after now a taken unit may be admitted
 	lostAt  int64 // 0: nothing was lost
 	ask     *ratelimit.Ask
@@ -40,8 +41,8 @@ type step struct {
 
 // present brings all holders of the ask to one present: the clock's, or the
 // latest at which one of them was decided about.
-func (s *step) present(clock int64) {
-	s.now, s.admit = clock, callTimeout
+func (s *step) present(clock int64, wall lag) {
+	s.now, s.wall, s.admit = clock, wall, callTimeout
 	for _, h := range s.holders {
 		s.now = max(s.now, h.hwm)
 	}
@@ -72,7 +73,7 @@ func (s *step) stale() bool {
 func (s *step) begin() error {
 	for k := range s.places {
 		if l := &s.ask.Limits[k]; l.Per == 0 && !l.Concurrent {
-			if _, _, _, ok := l.Present(s.now); !ok {
+			if _, _, _, ok := l.Present(s.now + s.wall.by); !ok {
 				return fmt.Errorf("limit %q of %q: the period that the ask calls present and the next one are over", l.Name, l.Holder)
 			}
 		}
@@ -105,9 +106,13 @@ func (s *step) place(k int) {
 	t := term{per: l.Per.Microseconds()}
 	p.begin = 1 << 62
 	if l.Per == 0 && !l.Concurrent {
-		p.begin, t.end, t.next, _ = l.Present(s.now)
+		p.begin, t.end, t.next, _ = l.Present(s.now + s.wall.by)
+		t.wall = t.end
+		p.begin, t.end, t.next = max(p.begin-s.wall.by, s.wall.since+1), t.end-s.wall.by, t.next-s.wall.by
 	}
-	p.i = p.h.index(l.Name)
+	if p.i = p.h.index(l.Name); p.i >= 0 {
+		p.budget().turn(s.now + s.wall.by)
+	}
 	if p.i < 0 || s.ask.Rules >= p.h.rules || p.h.unused(p.i, s.now) {
 		p.i = p.h.add(s.now, l.Name, t)
 		p.budget().quota = l.Quota

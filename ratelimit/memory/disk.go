@@ -56,13 +56,13 @@ func Open(dir string, o Options) (*Ledger, Found, error) {
 		l.base = max(l.base, saved.Clock) // a wall clock that was set back frees nothing
 	}
 	path := filepath.Join(dir, journalFile)
-	j, there, err := openJournal(path, l.clock())
+	j, there, err := openJournal(path, l.date())
 	if err != nil {
 		found.Warning = errors.Join(found.Warning, fmt.Errorf("quotas are not taken over: %w", err))
 		if err := os.Rename(path, path+".damaged"); err != nil {
 			return nil, found, fmt.Errorf("journal of quotas: %w", err)
 		}
-		if j, _, err = openJournal(path, l.clock()); err != nil {
+		if j, _, err = openJournal(path, l.date()); err != nil {
 			return nil, found, err
 		}
 	}
@@ -98,12 +98,12 @@ func (l *Ledger) claim(crashed bool) {
 		key := holderKey{c.Place, c.Holder, false}
 		if crashed {
 			h := sh.holder(key)
-			i := h.add(l.clock(), c.Name, term{end: c.End, next: c.End + ratelimit.LongestPeriod.Microseconds()})
+			i := h.add(l.clock(), c.Name, term{end: c.End, next: c.End + ratelimit.LongestPeriod.Microseconds(), wall: c.End})
 			h.budgets[i].charge(c.End, c.UpTo)
 			h.end = max(h.end, c.End)
 		}
 		if h := sh.holders[key]; h != nil {
-			if i := h.index(c.Name); i >= 0 && h.budgets[i].end == c.End {
+			if i := h.index(c.Name); i >= 0 && h.budgets[i].wall == c.End {
 				h.budgets[i].durable = c.UpTo
 			}
 		}
@@ -147,7 +147,7 @@ func (s *step) behind() (out []claim) {
 }
 
 func (p *place) claim(upTo int64) claim {
-	return claim{p.h.key.place, p.h.key.holder, p.budget().name, p.budget().end, upTo}
+	return claim{p.h.key.place, p.h.key.holder, p.budget().name, p.budget().wall, upTo}
 }
 
 // claimed takes in that claims are on the disk.
@@ -221,12 +221,14 @@ func (h *holder) saved() savedHolder {
 	out := savedHolder{Place: h.key.place, Holder: h.key.holder, HWM: h.hwm, End: h.end, Rules: h.rules}
 	for i := range h.budgets {
 		b := &h.budgets[i]
-		s := savedBudget{Name: b.name, Per: b.per, PeriodEnd: b.end, Next: b.next, Quota: b.quota}
+		lag := b.wall - b.end // the next start has none: its clock begins as the wall clock
+		s := savedBudget{Name: b.name, Per: b.per, PeriodEnd: b.wall, Next: b.next + lag, Quota: b.quota}
 		for _, e := range b.entries {
-			s.Charges = append(s.Charges, [2]int64{e.until, e.count})
+			s.Charges = append(s.Charges, [2]int64{e.until + lag, e.count})
+			out.End = max(out.End, e.until+lag)
 		}
 		for _, c := range b.closed {
-			s.Closed = append(s.Closed, savedClosed{c.id, c.acked, c.rest, c.until})
+			s.Closed = append(s.Closed, savedClosed{c.id, c.acked, c.rest, c.until + lag})
 		}
 		out.Budgets = append(out.Budgets, s)
 	}
@@ -261,7 +263,7 @@ func (l *Ledger) restore(saved savedLedger) {
 		h := l.shardOf(s.Place).holder(holderKey{s.Place, s.Holder, false})
 		h.hwm, h.end, h.rules = s.HWM, s.End, s.Rules
 		for _, b := range s.Budgets {
-			to := budget{name: b.Name, term: term{b.Per, b.PeriodEnd, b.Next}, quota: b.Quota}
+			to := budget{name: b.Name, term: term{b.Per, b.PeriodEnd, b.Next, b.PeriodEnd}, quota: b.Quota}
 			for _, e := range b.Charges {
 				to.entries = append(to.entries, entry{e[0], e[1]})
 				to.spent += e[1]

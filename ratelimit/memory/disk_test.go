@@ -52,7 +52,8 @@ func TestCleanRestartIsExact(t *testing.T) {
 	settle := func(n, actual int64) func(l *Ledger) string {
 		return func(l *Ledger) string {
 			r := ratelimit.Reservation{Organization: "org_a", Key: "key_a", Limits: limits, Session: "c", Reserved: n, At: c.now().Add(-time.Second)}
-			return fmt.Sprint(l.Settle(nilContext{}, r, actual))
+			r.Actual = actual
+			return fmt.Sprint(l.settle(&r))
 		}
 	}
 	both(lease("s", 0, 0, 5, 7, false))

@@ -218,7 +218,7 @@ func (h *holder) add(now int64, name string, t term) int {
 		b.hold(now, t)
 		b.drop(now)
 	}
-	b.next = t.next
+	b.next, b.wall = t.next, t.wall
 	// Also a new limit is charged for sessions that were opened before it came.
 	for i := range h.sessions {
 		h.end = max(h.end, b.until(h.sessions[i].exp))

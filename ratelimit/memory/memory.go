@@ -35,7 +35,8 @@ type Ledger struct {
 	now    func() time.Time
 	origin time.Time
 	seed   maphash.Seed
-	base   int64        // the clock's reading at origin
+	base   int64 // the clock's reading at origin
+	lag    atomic.Pointer[lag]
 	lostAt atomic.Int64 // when what was spent may have been lost; 0: it was not
 	shards [shards]shard
 	// Of a ledger that Open made.
@@ -53,6 +54,7 @@ func New(o Options) *Ledger {
 	}
 	l := &Ledger{now: o.Now, origin: o.Now(), seed: maphash.MakeSeed()}
 	l.base = l.origin.UnixMicro()
+	l.lag.Store(new(lag))
 	for i := range l.shards {
 		l.shards[i].holders = make(map[holderKey]*holder)
 	}
@@ -84,7 +86,7 @@ func (l *Ledger) Lease(ctx context.Context, asks []ratelimit.Ask, grants []ratel
 			}
 			claimed = append(claimed, claims...)
 		}
-		if err := l.journal.add(claimed, l.clock); err != nil {
+		if err := l.journal.add(claimed, l.date); err != nil {
 			return fmt.Errorf("memory ledger: %w", err)
 		}
 	}
@@ -104,7 +106,7 @@ func (l *Ledger) lease(a *ratelimit.Ask, g *ratelimit.Grant, claimed []claim) er
 		if err != nil || len(claims) == 0 {
 			return err
 		}
-		if err := l.journal.add(claims, l.clock); err != nil {
+		if err := l.journal.add(claims, l.date); err != nil {
 			return err
 		}
 		claimed = claims
@@ -120,7 +122,7 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
 	}
 	g := ratelimit.Grant{Limits: make([]ratelimit.State, 0, len(a.Limits))}
-	if err := l.shard(&a).peek(l.clock(), l.lostAt.Load(), &a, &g); err != nil {
+	if err := l.shard(&a).peek(l, &a, &g); err != nil {
 		return ratelimit.Grant{}, fmt.Errorf("memory ledger: %w", err)
 	}
 	return g, nil
@@ -150,6 +152,36 @@ func (l *Ledger) shardOf(place string) *shard {
 // made at a time a little past is still one after the ask was sent, which is
 // where whoever asked counts its deadlines from.
 func (l *Ledger) clock() int64 {
-	now := l.now()
-	return l.base + now.Sub(l.origin).Microseconds()
+	now, _ := l.time()
+	return now
+}
+
+// A lag is by how much the wall clock is ahead of the ledger's, in µs, and since when
+// by the ledger's.
+type lag struct{ by, since int64 }
+
+// lagStep is what the two may differ by before anybody looks: that the wall clock is
+// slewed moves no period.
+const lagStep = int64(time.Second / time.Microsecond)
+
+// time reads the clock. Calendar periods are those of the wall clock, which goes on
+// while the machine sleeps, and is put right after the start of one that does not know
+// the time: the ledger's, which then stays behind for good, says only how long ago
+// something was. Where it is ahead of the wall clock, periods go by it.
+func (l *Ledger) time() (now int64, wall lag) {
+	at := l.now()
+	now, held := l.base+at.Sub(l.origin).Microseconds(), l.lag.Load()
+	by := max(0, at.UnixMicro()-now)
+	if by-held.by < lagStep && held.by-by < lagStep {
+		return now, *held
+	}
+	held = &lag{by, now}
+	l.lag.Store(held)
+	return now, *held
+}
+
+// date is the time that calendar periods go by.
+func (l *Ledger) date() int64 {
+	now, wall := l.time()
+	return now + wall.by
 }

@@ -145,7 +145,8 @@ func (w *world) settleDelivered() {
 	if w.int("bill comes again", 4) > 0 {
 		w.settles = slices.Delete(w.settles, i, i+1)
 	}
-	err := w.l.Settle(nilContext{}, m.res, m.actual)
+	m.res.Actual = m.actual
+	err := w.l.settle(&m.res)
 	b := &m.r.bill
 	switch {
 	case b.name != m.res.Session || w.int("answer is lost", 4) == 0:

@@ -23,17 +23,22 @@ type correction struct {
 var _ ratelimit.Settler = (*Ledger)(nil)
 
 // Settle implements [ratelimit.Settler].
-func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
+func (l *Ledger) Settle(ctx context.Context, rs []ratelimit.Reservation, errs []error) {
+	for i := range rs {
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			errs[i] = l.settle(&rs[i])
+		}
 	}
-	if err := r.Validate(actual); err != nil {
+}
+
+func (l *Ledger) settle(r *ratelimit.Reservation) error {
+	if err := r.Validate(); err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
 	}
 	a := r.Ask()
-	claims, err := l.shard(&a).settle(l, &a, &r, actual)
+	claims, err := l.shard(&a).settle(l, &a, r)
 	if err == nil && len(claims) > 0 {
-		err = l.journal.add(claims, l.clock)
+		err = l.journal.add(claims, l.date)
 	}
 	if err != nil {
 		return fmt.Errorf("memory ledger: %w", err)
@@ -41,8 +46,8 @@ func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int
 	return nil
 }
 
-func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation, actual int64) (claims []claim, err error) {
-	clock := l.clock()
+func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation) (claims []claim, err error) {
+	clock, wall := l.time()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if l.closed.Load() {
@@ -52,12 +57,12 @@ func (sh *shard) settle(l *Ledger, a *ratelimit.Ask, r *ratelimit.Reservation, a
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant = a, &g
-	sh.step.present(clock)
+	sh.step.present(clock, wall)
 	if sh.step.forgot(r) {
 		err = ratelimit.ErrForgotten
 	} else if err = sh.step.begin(); err == nil {
 		for _, h := range sh.step.holders {
-			sh.step.correct(h, r, actual)
+			sh.step.correct(h, r)
 		}
 		if l.journal != nil {
 			claims = sh.step.behind()
@@ -83,7 +88,7 @@ func (h *holder) correction(session string) *correction {
 	return nil
 }
 
-func (s *step) correct(h *holder, r *ratelimit.Reservation, actual int64) {
+func (s *step) correct(h *holder, r *ratelimit.Reservation) {
 	var c correction
 	if held := h.correction(r.Session); held != nil {
 		c = *held
@@ -95,7 +100,7 @@ func (s *step) correct(h *holder, r *ratelimit.Reservation, actual int64) {
 	if r.Reserved <= c.reserved {
 		return // repeated, or overtaken by a later one
 	}
-	back := r.Reserved - c.reserved - (actual - c.actual)
+	back := r.Reserved - c.reserved - (r.Actual - c.actual)
 	for k := range s.places {
 		p := &s.places[k]
 		if p.h != h {
@@ -108,7 +113,7 @@ func (s *step) correct(h *holder, r *ratelimit.Reservation, actual int64) {
 			h.end = max(h.end, until)
 		}
 	}
-	c.reserved, c.actual = r.Reserved, actual
+	c.reserved, c.actual = r.Reserved, r.Actual
 	c.until = s.now + ratelimit.SettleWithin.Microseconds()
 	h.corrections = slices.DeleteFunc(h.corrections, func(o correction) bool { return o.session == c.session })
 	h.corrections = append(h.corrections, c)

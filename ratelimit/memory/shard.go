@@ -30,7 +30,7 @@ type shard struct {
 // is to be asked again when they are on the disk. claimed are those that are by now.
 // Without decide it only looks for claims.
 func (sh *shard) lease(l *Ledger, a *ratelimit.Ask, g *ratelimit.Grant, claimed []claim, decide bool) (claims []claim, err error) {
-	clock := l.clock()
+	clock, wall := l.time()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if l.closed.Load() {
@@ -42,7 +42,7 @@ func (sh *shard) lease(l *Ledger, a *ratelimit.Ask, g *ratelimit.Grant, claimed 
 	before := len(sh.order)
 	sh.locate(a)
 	sh.step.ask, sh.step.grant, sh.step.lostAt = a, g, l.lostAt.Load()
-	sh.step.present(clock)
+	sh.step.present(clock, wall)
 	if !sh.step.stale() {
 		if err = sh.step.begin(); err == nil {
 			if l.journal != nil {
@@ -74,13 +74,14 @@ func (sh *shard) leave(clock int64, before int) {
 	sh.step.ask, sh.step.grant = nil, nil
 }
 
-func (sh *shard) peek(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant) error {
+func (sh *shard) peek(l *Ledger, a *ratelimit.Ask, g *ratelimit.Grant) error {
+	clock, wall := l.time()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.stopped(clock, a, g) {
 		return nil
 	}
-	s := step{ask: a, grant: g, lostAt: lostAt}
+	s := step{ask: a, grant: g, lostAt: l.lostAt.Load()}
 	for k := range a.Limits {
 		key := keyOf(a, &a.Limits[k])
 		n := slices.IndexFunc(s.holders, func(h *holder) bool { return h.key == key })
@@ -90,7 +91,7 @@ func (sh *shard) peek(clock, lostAt int64, a *ratelimit.Ask, g *ratelimit.Grant)
 		}
 		s.places = append(s.places, place{h: s.holders[n]})
 	}
-	if s.present(clock); s.stale() {
+	if s.present(clock, wall); s.stale() {
 		return nil
 	}
 	if err := s.begin(); err != nil {

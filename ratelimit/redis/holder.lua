@@ -51,7 +51,8 @@ local function load(key)
   if type(raw) ~= 'string' then return nil end -- an error: another type of value
   local ok, h = pcall(cmsgpack.unpack, raw)
   if ok and type(h) == 'table' and h[1] == FORMAT and type(h[HWM]) == 'number'
-    and type(h[BUDGETS]) == 'table' and type(h[SESSIONS]) == 'table' and type(h[RULES]) == 'number' then
+    and type(h[BUDGETS]) == 'table' and type(h[SESSIONS]) == 'table' and type(h[RULES]) == 'number'
+    and h[HWM] >= 0 and h[HWM] < UNBOUNDED and h[RULES] >= 0 and h[RULES] <= UNBOUNDED then
     h[CORRECTIONS] = h[CORRECTIONS] or {}
     return h, true
   end

@@ -104,6 +104,10 @@ for _, p in ipairs(places) do
 end
 for _, h in ipairs(holders) do
   if rules > h[RULES] then h[RULES], h.changed = rules, true end
+  if leased(h) < 0 then return redis.error_reply('DAMAGED ' .. h.key) end
+end
+for _, p in ipairs(places) do
+  if p.budget[SPENT] < 0 then return redis.error_reply('DAMAGED ' .. p.holder.key) end
 end
 
 -- measure fills in what every limit has left, negative once a quota was lowered,

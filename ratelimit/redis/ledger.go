@@ -120,18 +120,26 @@ func (l *Ledger) Peek(ctx context.Context, a ratelimit.Ask) (ratelimit.Grant, er
 }
 
 // Settle implements [ratelimit.Settler].
-func (l *Ledger) Settle(ctx context.Context, r ratelimit.Reservation, actual int64) error {
-	if err := r.Validate(actual); err != nil {
-		return fmt.Errorf("redis ledger: %w", err)
+func (l *Ledger) Settle(ctx context.Context, rs []ratelimit.Reservation, errs []error) {
+	calls, of := make([]*call, 0, len(rs)), make([]int, 0, len(rs))
+	for i := range rs {
+		if err := rs[i].Validate(); err != nil {
+			errs[i] = fmt.Errorf("redis ledger: %w", err)
+			continue
+		}
+		calls, of = append(calls, newCall(ctx, l.lease.settled(&rs[i]))), append(of, i)
 	}
-	c := newCall(ctx, l.lease.settled(&r, actual))
-	if err := l.run(ctx, &l.lease, []*call{c}); err != nil {
-		return err
+	_ = l.run(ctx, &l.lease, calls) // each has its own
+	for k, c := range calls {
+		switch said, err := c.Result(); {
+		case err != nil:
+			errs[of[k]] = failure(err)
+		case len(said) > 0 && ratelimit.Status(said[0]) == ratelimit.Expired:
+			errs[of[k]] = fmt.Errorf("redis ledger: %w", ratelimit.ErrForgotten)
+		default:
+			errs[of[k]] = nil
+		}
 	}
-	if len(c.Val()) > 0 && ratelimit.Status(c.Val()[0]) == ratelimit.Expired {
-		return fmt.Errorf("redis ledger: %w", ratelimit.ErrForgotten)
-	}
-	return nil
 }
 
 // Stop implements [ratelimit.Stopper]. It may be repeated where it failed.

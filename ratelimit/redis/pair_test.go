@@ -95,7 +95,11 @@ func (p *pair) stop(t fataler, organization, key string, version int64) {
 // clock must stand still.
 func (p *pair) settle(t fataler, r ratelimit.Reservation, actual int64) {
 	p.now, p.ahead = p.now.Add(p.ahead), 0
-	got, want := p.redis.Settle(context.Background(), r, actual), p.memory.Settle(context.Background(), r, actual)
+	r.Actual = actual
+	errs := make([]error, 2)
+	p.redis.Settle(context.Background(), []ratelimit.Reservation{r}, errs[:1])
+	p.memory.Settle(context.Background(), []ratelimit.Reservation{r}, errs[1:])
+	got, want := errs[0], errs[1]
 	if errors.Is(want, ratelimit.ErrForgotten) != errors.Is(got, ratelimit.ErrForgotten) || (got == nil) != (want == nil) {
 		t.Fatalf("%+v, %d: memory says %v and redis %v", r, actual, want, got)
 	}

@@ -73,9 +73,9 @@ func (s *script) asked(a *ratelimit.Ask, mode int64) []any {
 }
 
 // settled is the command that corrects a reservation.
-func (s *script) settled(r *ratelimit.Reservation, actual int64) []any {
+func (s *script) settled(r *ratelimit.Reservation) []any {
 	a := r.Ask()
-	a.Session, a.Spent, a.Seen, a.Take = r.Session, r.Reserved, r.Seen, actual
+	a.Session, a.Spent, a.Seen, a.Take = r.Session, r.Reserved, r.Seen, r.Actual
 	return s.command(&a, modeSettle, r.At.UnixMicro())
 }
 
@@ -145,10 +145,16 @@ const (
 	limitNumbers = 4
 )
 
-// answer reads what the script said.
+// answer reads what the script said. What it cannot have said is an error: a reply
+// comes from outside, and nothing may be admitted on one that makes no sense.
 func answer(a *ratelimit.Ask, said []int64, g *ratelimit.Grant) error {
 	if len(said) < headNumbers {
 		return fmt.Errorf("redis ledger: answer of %d numbers", len(said))
+	}
+	for i, v := range said {
+		if v < 0 || v > ratelimit.MaxVersion {
+			return fmt.Errorf("redis ledger: number %d of the answer is %d", i+1, v)
+		}
 	}
 	*g = ratelimit.Grant{
 		Status:     ratelimit.Status(said[0]),
@@ -174,6 +180,19 @@ func answer(a *ratelimit.Ask, said []int64, g *ratelimit.Grant) error {
 			NextUnit: micros(said[2]), RetryAfter: micros(said[3]), Violated: said[3] != 0,
 		})
 		said = said[limitNumbers:]
+	}
+	return plausible(a, g)
+}
+
+// plausible reports a grant that no ask has. How much a session may hold depends on
+// what its limits were before; the [ratelimit.Limiter] knows.
+func plausible(a *ratelimit.Ask, g *ratelimit.Grant) error {
+	longest := ratelimit.ConcurrentLease
+	if !a.Limits[0].Concurrent {
+		longest = ratelimit.LeaseTime(ratelimit.MaxWindow)
+	}
+	if g.Status > ratelimit.Lost || g.Taken > a.Take || g.Taken%a.Cost != 0 || a.Session == "" && g.Leased > 0 || g.TTL > longest || g.Admit > ratelimit.CallTimeout {
+		return fmt.Errorf("redis ledger: answer of status %d, %d taken of %d, %d leased for %s, to be admitted within %s", g.Status, g.Taken, a.Take, g.Leased, g.TTL, g.Admit)
 	}
 	return nil
 }

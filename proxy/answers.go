@@ -98,6 +98,20 @@ func (x *exchange) ambiguousPath(detail string) *refusal {
 	}}
 }
 
+func ambiguousHost() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "The Host holds a character that no name, address or port has, so that it can be read in more than one way.",
+	}}
+}
+
+func ambiguousQuery() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "The query holds a space that is not encoded (%20, or +), which some servers take for its end.",
+	}}
+}
+
 func (x *exchange) longURL() *refusal {
 	return &refusal{decision: badRequest, problem: problem.Problem{
 		Status: http.StatusRequestURITooLong, Error: "URL too long",

@@ -56,7 +56,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	x.call.Body.ForwardTrailers(out.Trailer)
-	if !x.rule.ForwardKey {
+	if !x.rule.ForwardKey || x.principal == nil && x.rule.budget == nil { // a preflight: nobody has looked at it
 		delete(h, "Authorization")
 	}
 	x.rule.requestHeaders.apply(h)

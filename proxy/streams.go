@@ -268,16 +268,16 @@ func (p *Proxy) act(s suspect, now time.Time, principal *auth.Principal, refused
 func (x *exchange) cutOff(why *auth.Refusal) {
 	x.stream.cut = why
 	f, wait := x.stream.flow, time.Duration(0)
-	switch {
-	case f != nil && f.saysFarewell(), f == nil && x.stop != nil: // or an answer is yet to be given
-		wait = farewell
-	case f == nil && x.r.ProtoMajor == 1:
-		// Nothing ends the request at its upstream but its client, whom net/http hears
-		// meanwhile. Over HTTP/2 the stream is reset, and ends it.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
+	heard := f == nil && x.stop == nil && x.r.ProtoMajor == 1
+	if f != nil && f.saysFarewell() || f == nil && x.stop != nil || heard { // or an answer is yet to be given
 		wait = farewell
 	}
 	x.sever(noLonger, errCut, wait)
+	if heard {
+		// Nothing ends the request at its upstream but its client, whom net/http listens
+		// to meanwhile. Over HTTP/2 the stream is reset, which ends it as well.
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // wasCut returns why the request was cut; nil: it was not.

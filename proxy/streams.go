@@ -154,7 +154,7 @@ func (x *exchange) unlink() (lifted bool) {
 		next.stream.prev = prev
 	}
 	x.late = (x.late || x.stream.slow) && x.stream.cut == nil && !x.stream.late
-	lifted = x.stream.lifted
+	lifted, x.dismissed = x.stream.lifted, x.stream.late
 	if x.stream.cut != nil {
 		x.reason = "It was cut while it was under way. " + x.stream.cut.Words()
 		x.proxy.streams.cut.WithLabelValues(cutReason(x.stream.cut)).Inc()

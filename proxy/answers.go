@@ -139,6 +139,13 @@ func methodsAllowed(allow string) *refusal {
 	}}
 }
 
+func ambiguousMethod() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "Methods are case-sensitive, and this one differs from a common one in nothing else. Send it in capitals.",
+	}}
+}
+
 func (x *exchange) overriddenMethod(header string) *refusal {
 	return &refusal{decision: badRequest, problem: problem.Problem{
 		Status: http.StatusBadRequest, Error: "Ambiguous request",

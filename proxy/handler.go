@@ -127,6 +127,9 @@ func (x *exchange) checkMethod(found *rule) *refusal {
 	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
 		return x.wrongMethod() // a tunnel past every rule; an echo of what only the upstream may see
 	}
+	if inAnotherCase(x.r.Method) {
+		return ambiguousMethod()
+	}
 	if name := overridesMethod(x.r.Header); name != "" {
 		return x.overriddenMethod(name)
 	}

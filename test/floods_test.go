@@ -127,8 +127,8 @@ func TestFloodsOfFrames(t *testing.T) {
 			g.wants(http.StatusOK, "/x", honest.Secret)
 		})
 	}
-	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 4 {
-		t.Errorf("%v connections were taken for floods, not 4", n)
+	if n := g.metric(`keygate_client_connections_flooding_total{listener="proxy"}`); n != 4 && n != 5 { // PING reaches this bound or that of net/http first
+		t.Errorf("%v connections were taken for floods, not 4 or 5", n)
 	}
 	g.stop()
 }

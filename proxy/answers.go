@@ -98,6 +98,20 @@ func (x *exchange) ambiguousPath(detail string) *refusal {
 	}}
 }
 
+func ambiguousHost() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "The Host holds a character that no name, address or port has, so that it can be read in more than one way.",
+	}}
+}
+
+func ambiguousQuery() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "The query holds a space that is not encoded (%20, or +), which some servers take for its end.",
+	}}
+}
+
 func (x *exchange) longURL() *refusal {
 	return &refusal{decision: badRequest, problem: problem.Problem{
 		Status: http.StatusRequestURITooLong, Error: "URL too long",
@@ -122,6 +136,13 @@ func (x *exchange) wrongMethod() *refusal {
 func methodsAllowed(allow string) *refusal {
 	return &refusal{decision: methodNotAllowed, allow: allow, problem: problem.Problem{
 		Status: http.StatusMethodNotAllowed, Error: "Method not allowed", Detail: "This path allows " + allow + ".",
+	}}
+}
+
+func ambiguousMethod() *refusal {
+	return &refusal{decision: badRequest, problem: problem.Problem{
+		Status: http.StatusBadRequest, Error: "Ambiguous request",
+		Detail: "Methods are case-sensitive, and this one differs from a common one in nothing else. Send it in capitals.",
 	}}
 }
 

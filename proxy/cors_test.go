@@ -152,3 +152,20 @@ func TestCORSOfAnswers(t *testing.T) {
 		}
 	}
 }
+
+// A preflight that is forwarded has no key, and what stands in its Authorization nobody
+// has looked at: an upstream that gets keys on this route would have trusted it.
+func TestPreflightForwardsNoKey(t *testing.T) {
+	g := newGate(t, gateOptions{policy: strings.Replace(testPolicy, `"/any/{rest...}", permission: any`, `"GET /any/{rest...}", permission: any, forward_key: true`, 1)})
+	_, secret := g.key(keys.NewKey{})
+	if a := g.get("OPTIONS", "/any/x", "anything", "Origin", "https://app.example", "Access-Control-Request-Method", "GET"); a.StatusCode != 200 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	if r, _, _ := g.upstream.seen(); r.Method != "OPTIONS" || r.Header["Authorization"] != nil {
+		t.Errorf("the upstream got %s %v", r.Method, r.Header)
+	}
+	g.get("GET", "/any/x", secret)
+	if r, _, _ := g.upstream.seen(); r.Header.Get("Authorization") != "Bearer "+secret {
+		t.Errorf("the upstream got %v", r.Header)
+	}
+}

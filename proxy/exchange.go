@@ -62,6 +62,7 @@ type request struct {
 	flight    *ratelimit.Flight // nil where the key's requests in flight are not limited
 	cut       context.CancelCauseFunc
 	tunnel    bool   // it became a WebSocket connection
+	dismissed bool   // it was under way when the gate's time was over
 	crowded   string // the key among whose requests under way this one counts; "": none
 
 	decision decision
@@ -137,12 +138,15 @@ func (x *exchange) finish() {
 	x.proxy.exchanges.Put(x)
 }
 
-// record has the log and the metrics know of the exchange. Only then has a tunnel
-// ended: the program may be waiting for it.
+// record has the log and the metrics know of the exchange. Only then has it ended for
+// whoever waits for it: the program, when it stops.
 func (x *exchange) record() {
 	x.proxy.record(x)
 	if x.tunnel {
 		x.proxy.tunnels.Add(-1)
+	}
+	if x.dismissed {
+		x.proxy.dismissed.Add(-1)
 	}
 }
 

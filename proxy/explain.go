@@ -92,7 +92,7 @@ func (i *inquiry) fail(name string, answer *refusal, detail string) {
 // explainRoute makes the checks of path, route and method. Where only the method
 // of a request is refused, the rule is there for the later checks.
 func (i *inquiry) explainRoute() {
-	if answer := i.checkPath(); answer != nil {
+	if answer := i.checkTarget(); answer != nil {
 		i.fail("path", answer, answer.problem.Detail)
 		i.skip("The path can be read in more than one way, so that no rule can be chosen for it.", "route", "method")
 		return

@@ -56,7 +56,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	x.call.Body.ForwardTrailers(out.Trailer)
-	if !x.rule.ForwardKey {
+	if !x.rule.ForwardKey || x.principal == nil && x.rule.budget == nil { // a preflight: nobody has looked at it
 		delete(h, "Authorization")
 	}
 	x.rule.requestHeaders.apply(h)
@@ -190,9 +190,12 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, _ *http.Request, err error) {
 	x.upstream = x.proxy.now().Sub(x.sent)
 	x.cause = err
-	if cut, ok := errors.AsType[*cutError](context.Cause(x.r.Context())); ok {
+	if why := x.wasCut(); why != nil {
 		x.limits = ratelimit.Decision{} // a 401 or 403 says nothing of them
-		x.refuse(x.refused(cut.refusal))
+		if x.r.ProtoMajor == 1 {
+			x.w.Header()["Connection"] = lastAnswer // nothing is read from it any more
+		}
+		x.refuse(x.refused(why))
 		return
 	}
 	if busy, ok := errors.AsType[*upstream.BusyError](err); ok {

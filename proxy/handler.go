@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"keygate/auth"
 	"keygate/internal/keys"
@@ -38,7 +39,7 @@ func (p *Proxy) decide(x *exchange) *refusal {
 	if answer := p.checkSecure(x); answer != nil {
 		return answer
 	}
-	if answer := x.checkPath(); answer != nil {
+	if answer := x.checkTarget(); answer != nil {
 		return answer
 	}
 	found, answer := x.findRule()
@@ -84,17 +85,22 @@ func (x *exchange) failed(answer *refusal) *refusal {
 	return answer
 }
 
-// checkPath refuses a target that is too long, and a path that could be read in two
-// ways.
-func (x *exchange) checkPath() *refusal {
+// checkTarget refuses a target that is too long, and one that could be read in two ways.
+func (x *exchange) checkTarget() *refusal {
 	if most := x.proxy.maxURL; most > 0 && len(x.r.RequestURI) > most {
 		return x.longURL()
+	}
+	if !route.CheckHost(x.r.Host) {
+		return ambiguousHost()
 	}
 	if x.r.URL.Path == "*" { // OPTIONS *: about the server, and no route is
 		return nil
 	}
 	if problem := route.CheckPath(x.r.URL); problem != "" {
 		return x.ambiguousPath(problem)
+	}
+	if strings.Contains(x.r.URL.RawQuery, " ") { // over HTTP/2; in a line of HTTP/1 it is the target's end
+		return ambiguousQuery()
 	}
 	return nil
 }
@@ -120,6 +126,9 @@ func (x *exchange) checkMethod(found *rule) *refusal {
 	}
 	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
 		return x.wrongMethod() // a tunnel past every rule; an echo of what only the upstream may see
+	}
+	if inAnotherCase(x.r.Method) {
+		return ambiguousMethod()
 	}
 	if name := overridesMethod(x.r.Header); name != "" {
 		return x.overriddenMethod(name)

@@ -27,7 +27,10 @@ func (p *Proxy) Dismiss(closeAll func()) {
 	gone(func() int { return p.dismiss(true) })
 	p.dismiss(false)
 	closeAll()
-	gone(func() int { return p.dismiss(false) })
+	gone(func() int {
+		p.dismiss(false) // what has come meanwhile
+		return int(p.dismissed.Load())
+	})
 }
 
 // gone waits until there are none left.
@@ -49,7 +52,10 @@ func (p *Proxy) dismiss(withFarewell bool) (n int) {
 				continue
 			}
 			n++
-			x.stream.late = true
+			if !x.stream.late {
+				x.stream.late = true
+				p.dismissed.Add(1)
+			}
 			if withFarewell && !x.stream.told {
 				x.stream.told = true
 				x.sever(stopping, errStopping, farewell)

@@ -1,7 +1,9 @@
 package proxy_test
 
 import (
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"keygate/internal/keys"
@@ -44,6 +46,34 @@ func TestBindingBehindAHash(t *testing.T) {
 	} {
 		if res := g.raw("GET " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + secret + "\r\n\r\n"); res.StatusCode != status {
 			t.Errorf("%s: %d, want %d", target, res.StatusCode, status)
+		}
+	}
+}
+
+// A handshake of WebSocket is a GET without a body (RFC 6455, section 4.1). One with a
+// body that was still being read when the upstream agreed had two readers of the
+// client's connection: what was body and what was WebSocket was chance.
+func TestHandshakeWithABody(t *testing.T) {
+	s := newRawServer(t, func(c *rawConn) {
+		for {
+			r, err := http.ReadRequest(c.in)
+			if err != nil {
+				return
+			}
+			if r.Header.Get("Upgrade") != "" {
+				c.answer("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+				_, _ = io.Copy(io.Discard, c.in)
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			c.answer(good)
+		}
+	})
+	g, secret := front(t, []string{"http://" + s.addr()})
+	for _, method := range []string{"GET", "POST"} {
+		head := method + " /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + secret + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+		if res := g.raw(head + "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000)); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", method, res.Status)
 		}
 	}
 }

@@ -96,6 +96,7 @@ type Proxy struct {
 	exchanges   sync.Pool
 	leaving     atomic.Bool  // no connection is kept for a further request
 	tunnels     atomic.Int64 // WebSocket connections that are open
+	dismissed   atomic.Int64 // requests that were under way at the end, and are not in the log yet
 }
 
 // New returns a Proxy without a policy.

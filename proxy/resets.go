@@ -35,7 +35,7 @@ func WithConnection(ctx context.Context, c net.Conn) context.Context {
 // that does nothing else. A trusted proxy's connection carries many clients' requests:
 // what one of them gives up must not end those of the others.
 func (x *exchange) countReset() {
-	if x.r.ProtoMajor != 2 || x.trusted || x.r.Context().Err() == nil {
+	if x.r.ProtoMajor != 2 || x.trusted || context.Cause(x.r.Context()) != context.Canceled { // keygate has other causes
 		return
 	}
 	c, known := x.r.Context().Value(connectionKey{}).(*connection)

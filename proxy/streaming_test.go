@@ -130,3 +130,27 @@ func TestEarlyWebSocketBytes(t *testing.T) {
 		t.Errorf("the upstream got %q", text)
 	}
 }
+
+// A client that has finished sending still gets what the upstream has to say. Where the
+// route had a bound on silence, the connection ended instead.
+func TestHalfClosedWebSocket(t *testing.T) {
+	for _, timeouts := range []string{"", "timeouts: { idle: 10s }"} {
+		u := newUpstream(t)
+		u.answer = func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"+"\x81\x05hello")
+			_, _ = io.Copy(io.Discard, rw.Reader)
+			_, _ = io.WriteString(conn, "\x81\x03bye")
+		}
+		g, secret := front(t, []string{u.URL}, timeouts)
+		ws := g.webSocket("/x", secret, "")
+		_ = ws.Conn.(*net.TCPConn).CloseWrite()
+		if rest, err := io.ReadAll(ws); err != nil || string(rest) != "\x81\x03bye" {
+			t.Errorf("with %q: %q %v", timeouts, rest, err)
+		}
+	}
+}

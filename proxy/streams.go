@@ -80,11 +80,6 @@ type flow interface {
 	saysFarewell() bool
 }
 
-// cutError is why a request's context ends that was cut.
-type cutError struct{ refusal *auth.Refusal }
-
-func (e *cutError) Error() string { return "the request was cut: " + e.refusal.Detail }
-
 func newStreams(r prometheus.Registerer) *streams {
 	s := &streams{cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "keygate_streams_cut_total", Help: "Requests under way that were cut, because of their key, of what it may do, or because that could not be asked.",
@@ -159,7 +154,7 @@ func (x *exchange) unlink() (lifted bool) {
 		next.stream.prev = prev
 	}
 	x.late = (x.late || x.stream.slow) && x.stream.cut == nil && !x.stream.late
-	lifted = x.stream.lifted
+	lifted, x.dismissed = x.stream.lifted, x.stream.late
 	if x.stream.cut != nil {
 		x.reason = "It was cut while it was under way. " + x.stream.cut.Words()
 		x.proxy.streams.cut.WithLabelValues(cutReason(x.stream.cut)).Inc()
@@ -273,10 +268,24 @@ func (p *Proxy) act(s suspect, now time.Time, principal *auth.Principal, refused
 func (x *exchange) cutOff(why *auth.Refusal) {
 	x.stream.cut = why
 	f, wait := x.stream.flow, time.Duration(0)
-	if f != nil && f.saysFarewell() || f == nil && x.stop != nil { // or an answer is yet to be given
+	heard := f == nil && x.stop == nil && x.r.ProtoMajor == 1
+	if f != nil && f.saysFarewell() || f == nil && x.stop != nil || heard { // or an answer is yet to be given
 		wait = farewell
 	}
-	x.sever(noLonger, &cutError{why}, wait)
+	x.sever(noLonger, errCut, wait)
+	if heard {
+		// Nothing ends the request at its upstream but its client, whom net/http listens
+		// to meanwhile. Over HTTP/2 the stream is reset, which ends it as well.
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// wasCut returns why the request was cut; nil: it was not.
+func (x *exchange) wasCut() *auth.Refusal {
+	s := x.proxy.shardOf(x)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return x.stream.cut
 }
 
 // sever ends a request that is under way. What is written to its client from now on

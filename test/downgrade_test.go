@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"keygate/internal/admin"
 )
 
 // HTTP/2 can carry in a name, a value or a path what would end a line, or the whole
@@ -41,6 +43,7 @@ func TestNothingIsSmuggledDown(t *testing.T) {
 		"an empty name":            request(nil, "", "x"),
 		"a line in the path":       request(map[string]string{":path": "/x HTTP/1.1" + smuggled}),
 		"a space in the path":      request(map[string]string{":path": "/x HTTP/1.1"}),
+		"a space in the query":     request(map[string]string{":path": "/x?a=b HTTP/1.0"}),
 		"a fragment in the path":   request(map[string]string{":path": "/x#" + smuggled}),
 		"no slash":                 request(map[string]string{":path": "x"}),
 		"a line in the method":     request(map[string]string{":method": "GET /x HTTP/1.1" + smuggled}),
@@ -94,4 +97,52 @@ func TestNothingIsSmuggledDown(t *testing.T) {
 		})
 	}
 	g.stop()
+}
+
+// Go's servers take a host with a comma in it, that of HTTP/2 one of any characters.
+// "admin.test, x" is under no rule for admin.test, and an upstream that believes the
+// first name in X-Forwarded-Host was told just that. Others reached it in Punycode, where
+// the route passes on what the client asked for.
+func TestNoAuthorityPassesARule(t *testing.T) {
+	t.Parallel()
+	api := newExact(t)
+	g := start(t, settings{"KEYGATE_DEFAULT_PLAN": "enterprise", "KEYGATE_POLICY": `
+version: 1
+upstreams: { api: { targets: ["http://` + api.address + `"] } }
+permissions: { "admin:all": { group: Admin } }
+routes:
+  - { match: "admin.test/{path...}", permission: "admin:all" }
+  - { match: "/{path...}", permission: any, rewrite: { host: "{host}" } }
+`})
+	k := g.created(admin.NewKey{Name: "client", Permissions: []string{"read:all"}})
+	for authority, passes := range map[string]bool{
+		"other.test": true, "other.test:8080": true, "[2001:db8::1]:80": true, "admin.test": false, "ADMIN.test.:80": false,
+		"admin.test x": false, "admin.test/": false, "admin.test/x": false, "admin.test\tx": false, "admin.test\"": false, "admin.test, x": false, "\xe9": false,
+	} {
+		api.taken()
+		f := g.frames()
+		_, _ = f.open(fields(":method", "GET", ":scheme", "http", ":authority", authority, ":path", "/x", "authorization", "Bearer "+k.Secret))
+		_ = f.out.Flush()
+		for answered := false; !answered; {
+			frame, err := f.ReadFrame()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("%q: no answer", authority)
+			}
+			switch frame.(type) {
+			case *http2.HeadersFrame, *http2.RSTStreamFrame, *http2.GoAwayFrame:
+				answered = true
+			}
+			answered = answered || err != nil
+		}
+		got := api.taken()
+		if passes != (len(got) == 1) {
+			t.Errorf("%q: the upstream got %q", authority, got)
+		}
+		for _, header := range got {
+			if !strings.Contains(header, "\r\nHost: "+authority+"\r\n") {
+				t.Errorf("%q: the upstream got %q", authority, header)
+			}
+		}
+		_ = f.conn.Close()
+	}
 }

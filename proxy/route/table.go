@@ -130,6 +130,19 @@ func hostKey(buf *[maxHost]byte, host string) []byte {
 	return key
 }
 
+// CheckHost reports whether a Host header holds nothing but what names, addresses and
+// ports are made of. net/http's servers take more (RFC 3986, section 3.2.2), over HTTP/2
+// anything: servers and clients cut that, each in its own place, at a comma, a slash or
+// a space, or write it in Punycode, and what remains may be a host with rules of its own.
+func CheckHost(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; !unreserved(c) && c != ':' && c != '[' && c != ']' || c == '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // node is a place in the tree of all patterns of one host, reached by one
 // sequence of segments.
 type node struct {

@@ -329,3 +329,14 @@ func BenchmarkPath(b *testing.B) {
 		})
 	}
 }
+
+func TestCheckHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"": true, "a": true, "A-b_c.example.": true, "a.example:8080": true, "[2001:db8::1]:80": true, "192.0.2.1": true,
+		"a b": false, "a/b": false, "a,b": false, "a\tb": false, "a\"": false, "a@b": false, "a%2e": false, "é.example": false, "\xff": false, "a\x00": false, "a~b": false, "a;b": false,
+	} {
+		if got := CheckHost(host); got != want {
+			t.Errorf("%q: %v, want %v", host, got, want)
+		}
+	}
+}

@@ -288,9 +288,6 @@ func (c *Call) End() {
 	}
 }
 
-// Attempts is how many there were.
-func (c *Call) Attempts() int { return c.attempts }
-
 // Target is the one of the last attempt, as logs and metrics call it; "" before the
 // first.
 func (c *Call) Target() string {

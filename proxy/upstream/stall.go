@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -97,4 +98,12 @@ func (b *steadyStream) Write(p []byte) (int, error) {
 	n, err := b.Writer.Write(p)
 	b.stall.moved()
 	return n, err
+}
+
+// CloseWrite passes on that the client has finished sending.
+func (b *steadyStream) CloseWrite() error {
+	if half, ok := b.Writer.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

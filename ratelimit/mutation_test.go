@@ -29,6 +29,8 @@ var mutations = []mutation{
 	{"the clock is read before the compare-and-swap", "lease.go", "		total = int64(w) + cost\n", "		total = int64(w) + cost\n		early := now()\n		now = func() time.Time { return early }\n"},
 	{"the deadline counts from the receipt", "round.go", "v := &view{granted: g.Leased, sent: r.sent,", "v := &view{granted: g.Leased, sent: now,"},
 	{"the deadline of a renewal counts from the receipt", "round.go", "span:    max(former.span-elapsed(former.sent, r.sent), Less2Drift(g.TTL)),", "span:    max(former.span-elapsed(former.sent, r.sent), Less2Drift(g.TTL)+200*time.Millisecond),"},
+	{"a reply that says too much is believed", "round.go", "g.Leased, g.TTL = min(g.Leased, most), min(g.TTL, r.terms.tau)", "g.Leased, g.TTL = max(g.Leased, 0*most), min(g.TTL, r.terms.tau)"},
+	{"a lease lives as long as the reply says", "round.go", "g.Leased, g.TTL = min(g.Leased, most), min(g.TTL, r.terms.tau)", "g.Leased, g.TTL = min(g.Leased, most), max(g.TTL, 0)"},
 	{"no allowance for drift", "ledger.go", "return d - time.Duration(2*Drift*float64(d))", "return d"},
 	{"late takes are admitted", "round.go", "inTime := elapsed(r.sent, now) < Less2Drift(g.Admit)", "inTime := true"},
 	{"answers to a call that was given up are taken in", "round.go", "	if h.round != r {\n		return\n	}\n	h.round = nil\n	h.alone.Store(false)", "	h.round = nil\n	h.alone.Store(false)"},

@@ -42,10 +42,11 @@ func listed(list string, r refs) []attempt {
 
 func keyed(want int, verb string, body any) func(own *tenant, r refs) []attempt {
 	return func(_ *tenant, r refs) []attempt {
-		all := both(want, "POST", "/v1/keys/", []string{r.key, r.name, r.secret}, "/"+verb, body)
+		all := both(want, "POST", "/v1/keys/", []string{r.key, r.name}, "/"+verb, body)
+		exposed := at(400, "POST", "/v1/keys/"+r.secret+"/"+verb, body) // whosever it is
 		matched := at(want, "POST", "/v1/keys/"+r.key+"/"+verb, body)
 		matched.header = map[string]string{"If-Match": `"1"`, "Idempotency-Key": "hostile"}
-		return append(all, matched)
+		return append(all, exposed, matched)
 	}
 }
 
@@ -90,7 +91,7 @@ var hostile = map[string]func(own *tenant, r refs) []attempt{
 		)
 	},
 	"get-key": func(_ *tenant, r refs) []attempt {
-		return both(404, "GET", "/v1/keys/", []string{r.key, r.name, r.secret}, "", nil)
+		return append(both(404, "GET", "/v1/keys/", []string{r.key, r.name}, "", nil), at(400, "GET", "/v1/keys/"+r.secret, nil))
 	},
 	"edit-key": func(own *tenant, r refs) []attempt {
 		matched := at(404, "PATCH", "/v1/keys/"+r.key, object{"name": "x"})

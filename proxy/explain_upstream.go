@@ -1,6 +1,9 @@
 package proxy
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // explainHTTPS says what would become of the request over plain HTTP, where that is
 // refused: a question does not say what the request comes over.
@@ -15,15 +18,19 @@ func (i *inquiry) explainUpstream() {
 	if i.rule == nil || i.rule.to == nil || i.answered && i.rule.cors != nil {
 		return
 	}
+	name := "of KEYGATE_UPSTREAM"
+	if i.rule.Upstream != "" {
+		name = strconv.Quote(i.rule.Upstream)
+	}
 	out := i.rule.to.Outlook()
 	if out.Busy != nil {
 		answer := i.spared(out.Busy)
-		i.fail("upstream", answer, fmt.Sprintf("The upstream %q gets no further request at the moment. %s", i.rule.Upstream, answer.problem.Detail))
+		i.fail("upstream", answer, fmt.Sprintf("The upstream %s gets no further request at the moment. %s", name, answer.problem.Detail))
 		return
 	}
 	if out.Well == 0 {
-		i.pass("upstream", "None of the %d targets of the upstream %q is well; they are used all the same.", out.Targets, i.rule.Upstream)
+		i.pass("upstream", "The upstream %s has no target that is well: %d of %d are not, and are used all the same.", name, out.Targets, out.Targets)
 		return
 	}
-	i.pass("upstream", "Of the targets of the upstream %q %d of %d are well.", i.rule.Upstream, out.Well, out.Targets)
+	i.pass("upstream", "The upstream %s has %d of %d targets that are well, as far as checks and requests have shown.", name, out.Well, out.Targets)
 }

@@ -63,7 +63,7 @@ func TestExplainUpstream(t *testing.T) {
 		t.Parallel()
 		targets, urls := newTargets(t, 2)
 		g, secret := front(t, urls, "health: { path: /healthz, every: 100ms }")
-		for i, want := range []string{"1 of 2 are well", "None of the 2 targets"} {
+		for i, want := range []string{"1 of 2 targets that are well", "no target that is well: 2 of 2"} {
 			targets[i].ill.Store(true)
 			waitFor(t, func() bool {
 				e, check := ask(t, g, secret)

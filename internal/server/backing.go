@@ -88,6 +88,9 @@ func openLedger(o Options, log *zap.Logger, cleanUp *cleanUps) (*memory.Ledger, 
 	if found.Warning != nil {
 		log.Error("what limits had counted before is not known", zap.Error(found.Warning))
 	}
+	if found.Full != nil {
+		log.Error("the disk takes no claims of calendar quotas: what needs one is refused until it does", zap.Error(found.Full))
+	}
 	if found.Crashed {
 		log.Warn("the last run did not stop in order: quotas go on where they were or somewhat further, never before it, and sliding limits start anew",
 			zap.Bool("wait_after_crash", o.Config.CrashWait))

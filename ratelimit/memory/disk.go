@@ -28,6 +28,9 @@ type Found struct {
 	Clean, Crashed bool
 	// Warning is why what was there is not used.
 	Warning error
+	// Full is why the disk takes no claims of calendar quotas at present: what needs
+	// one is refused until it does. What was there is used.
+	Full error
 }
 
 // Open returns a ledger that outlives its process: an orderly end, which is Close,
@@ -56,17 +59,17 @@ func Open(dir string, o Options) (*Ledger, Found, error) {
 		l.base = max(l.base, saved.Clock) // a wall clock that was set back frees nothing
 	}
 	path := filepath.Join(dir, journalFile)
-	j, there, err := openJournal(path, l.date())
+	j, there, full, err := openJournal(path, l.date())
 	if err != nil {
 		found.Warning = errors.Join(found.Warning, fmt.Errorf("quotas are not taken over: %w", err))
 		if err := os.Rename(path, path+".damaged"); err != nil {
 			return nil, found, fmt.Errorf("journal of quotas: %w", err)
 		}
-		if j, _, err = openJournal(path, l.date()); err != nil {
+		if j, _, full, err = openJournal(path, l.date()); err != nil {
 			return nil, found, err
 		}
 	}
-	l.journal = j
+	l.journal, found.Full = j, full
 	found.Crashed = found.Crashed || there && !found.Clean
 	if found.Clean {
 		l.restore(saved)

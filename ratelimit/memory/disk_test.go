@@ -220,6 +220,45 @@ func TestClaimAfterAFullDisk(t *testing.T) {
 	}
 }
 
+// A start on a disk without room took the journal, which it could read and not write
+// anew, for damaged, and put it aside: quotas began anew as soon as there was room.
+func TestStartOnAFullDisk(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	l, _ := reopen(t, dir, c)
+	ask(t, l, takeAsk(50, monthly(c, 100)))
+	inTheWay := fmt.Sprint(l.journal.path, ".new", os.Getpid()) // of a new file
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it crashes again before there is room
+		var found Found
+		if l, found = reopen(t, dir, c); !found.Crashed || found.Warning != nil || found.Full == nil {
+			t.Fatalf("%+v", found)
+		}
+	}
+	left := peek(t, l, monthly(c, 100)).Limits[0].Remaining
+	if left > 50 || left == 0 {
+		t.Errorf("%d of 100 are left, of which 50 were given", left)
+	}
+	grants := make([]ratelimit.Grant, 1)
+	if err := l.Lease(nilContext{}, []ratelimit.Ask{takeAsk(1, monthly(c, 100))}, grants); err == nil {
+		t.Error("given without a claim")
+	}
+	if err := os.Remove(inTheWay); err != nil { // there is room again
+		t.Fatal(err)
+	}
+	if g := ask(t, l, takeAsk(1, monthly(c, 100))); g.Taken != 1 || g.Limits[0].Remaining != left-1 {
+		t.Errorf("%+v", g)
+	}
+	l, found := reopen(t, dir, c)
+	if found.Warning != nil || found.Full != nil {
+		t.Errorf("%+v", found)
+	}
+	if again := peek(t, l, monthly(c, 100)).Limits[0].Remaining; again >= left {
+		t.Errorf("after another crash %d are left, of %d before", again, left)
+	}
+}
+
 // A file that is not the ledger's, or was cut off, is not believed, and the
 // operator is told.
 func TestDamagedFiles(t *testing.T) {

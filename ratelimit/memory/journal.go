@@ -37,10 +37,11 @@ func (c *claim) key() claimKey { return claimKey{c.Place, c.Holder, c.Name} }
 // A journal is the file of claims: one on each line, a checksum before it. Lines
 // are only added; it is written anew when most of them are old.
 type journal struct {
-	mu    sync.Mutex
-	path  string
-	open  openFile
-	file  file
+	mu     sync.Mutex
+	path   string
+	open   openFile
+	file   file // nil: none could be opened so far, or it is closed
+	closed bool
 	live  map[claimKey]claim // what is known to be on the disk
 	lines int
 	// torn: what the file ends with is not known, so that nothing may be added to it.
@@ -65,8 +66,10 @@ func openOnDisk(path string, flag int) (file, error) {
 const compactAfter = 4096
 
 // openJournal reads the claims whose period has not ended by now, and makes the
-// journal ready for more. there says that one was there before.
-func openJournal(path string, now int64) (j *journal, there bool, err error) {
+// journal ready for more. there says that one was there before. full is why it takes no
+// more at present: what was read holds all the same, and the first claim that finds room
+// mends it.
+func openJournal(path string, now int64) (j *journal, there bool, full, err error) {
 	j = &journal{path: path, open: openOnDisk, live: make(map[claimKey]claim)}
 	file, err := os.Open(path)
 	if err == nil {
@@ -76,9 +79,11 @@ func openJournal(path string, now int64) (j *journal, there bool, err error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, there, fmt.Errorf("journal of quotas: %w", err)
+		return nil, there, nil, fmt.Errorf("journal of quotas: %w", err)
 	}
-	return j, there, j.replace(nil, now)
+	full = j.replace(nil, now)
+	j.torn = full != nil
+	return j, there, full, nil
 }
 
 // read takes in the lines. The last one may have been cut off by a crash: then
@@ -126,7 +131,7 @@ func (j *journal) add(claims []claim, clock func() int64) error {
 	if needed == nil {
 		return nil
 	}
-	if j.file == nil {
+	if j.closed {
 		return errors.New("journal of quotas: it is closed")
 	}
 	var err error
@@ -206,6 +211,10 @@ func (j *journal) replace(claims []claim, now int64) error {
 func (j *journal) close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.closed = true
+	if j.file == nil {
+		return nil
+	}
 	err := j.file.Close()
 	j.file = nil
 	return err

@@ -70,8 +70,26 @@ func (t *terms) ask(cost int64) Ask {
 	}
 }
 
-// brief is how long a denial may be remembered while others hold units that
-// they may give back: a hundredth of the shortest window.
+// steady reports whether what a denial says stays true until it ends: some limit has
+// nothing that anybody could spend before, so that no request of this key passes, and
+// so has every limit that other keys spend of. Where a limit has two units left and
+// three are asked for, another takes the two, and the third comes free in vain.
+func (t *terms) steady(g *Grant) bool {
+	wait, blocked := retryAfter(g.Limits), false
+	for i := range g.Limits {
+		s := &g.Limits[i]
+		blocks := s.Violated && s.Remaining == 0 && s.NextUnit >= wait
+		if !blocks && (i >= len(t.limits) || t.limits[i].Holder != t.key) {
+			return false
+		}
+		blocked = blocked || blocks
+	}
+	return blocked
+}
+
+// brief is how long a denial may be remembered that may become untrue: because others
+// hold units that they may give back, or can spend some. A hundredth of the shortest
+// window.
 func (t *terms) brief() time.Duration {
 	per := maxLease * 5
 	for i := range t.limits {

@@ -116,9 +116,7 @@ func testFailover(t *testing.T, url string, kill func(), replicas []*redistest.S
 	kill()
 	began := time.Now()
 	eventually(t, "a replica is promoted", func() bool {
-		return slices.ContainsFunc(replicas, func(s *redistest.Server) bool {
-			return strings.Contains(fmt.Sprint(s.Do("INFO", "replication")), "role:master")
-		})
+		return slices.ContainsFunc(replicas, (*redistest.Server).Promoted)
 	})
 	promoted := time.Now()
 	for _, g := range all {

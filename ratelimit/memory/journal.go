@@ -42,8 +42,8 @@ type journal struct {
 	open   openFile
 	file   file // nil: none could be opened so far, or it is closed
 	closed bool
-	live  map[claimKey]claim // what is known to be on the disk
-	lines int
+	live   map[claimKey]claim // what is known to be on the disk
+	lines  int
 	// torn: what the file ends with is not known, so that nothing may be added to it.
 	torn bool
 }

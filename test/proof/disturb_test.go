@@ -2,7 +2,6 @@ package proof
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -176,9 +175,7 @@ func cutOffOne(_ *world, b *backing) {
 // failOver is over when the replica has become the master.
 func failOver(w *world, b *backing) {
 	b.sentinel.Master.Kill()
-	await(w.t, "the replica is promoted", func() bool {
-		return strings.Contains(fmt.Sprint(b.sentinel.Replica.Do("INFO", "replication")), "role:master")
-	})
+	await(w.t, "the replica is promoted", b.sentinel.Replica.Promoted)
 }
 
 func await(t testing.TB, what string, done func() bool) {

@@ -223,6 +223,15 @@ func (s *Server) Do(args ...any) any {
 	return v
 }
 
+// Promoted reports whether the server says that it is a master. Sentinel ends the
+// connections of one that it promotes, so that no answer means not yet.
+func (s *Server) Promoted() bool {
+	c := s.Client()
+	defer c.Close()
+	role, err := c.Info(context.Background(), "replication").Result()
+	return err == nil && strings.Contains(role, "role:master")
+}
+
 // Flush empties the server.
 func (s *Server) Flush() { s.t.Helper(); s.Do("FLUSHALL") }
 

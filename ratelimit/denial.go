@@ -76,7 +76,7 @@ func (d denials) with(m denial, now time.Time) denials {
 // deny makes a denial of what the ledger answered to a request of the cost.
 func deny(t *terms, cost int64, g *Grant, sent, received time.Time) denial {
 	span := Less2Drift(retryAfter(g.Limits))
-	if g.OthersHold || !t.steady(g) {
+	if g.OthersHold || g.Status != Lost && !t.steady(g) {
 		span = min(span, t.brief())
 	}
 	return denial{

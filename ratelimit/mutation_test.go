@@ -36,7 +36,7 @@ var mutations = []mutation{
 	{"answers to a call that was given up are taken in", "round.go", "	if h.round != r {\n		return\n	}\n	h.round = nil\n	h.alone.Store(false)", "	h.round = nil\n	h.alone.Store(false)"},
 	{"units are given back that were spent", "holder.go", "a.Session, a.Spent, a.Seen, a.Release = session, total, granted, true", "a.Session, a.Spent, a.Seen, a.Release = session, max(0, total-1), granted, true"},
 	{"a denial is remembered for longer than it is true", "denial.go", "span := Less2Drift(retryAfter(g.Limits))", "span := 2 * retryAfter(g.Limits)"},
-	{"a denial is remembered while others may give back", "denial.go", "if g.OthersHold {", "if false {"},
+	{"a denial is remembered while others may give back", "denial.go", "if g.OthersHold || ", "if "},
 	{"waits are counted from the sending", "denial.go", "age := Less2Drift(elapsed(d.received, now))", "age := elapsed(d.sent, now)"},
 	{"an older key is let through", "memory/stop.go", "if m.version <= a.Version || m.end <= clock {", "if true {"},
 }

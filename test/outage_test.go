@@ -45,6 +45,20 @@ type measurements struct {
 	forgets bool
 }
 
+// ask is a client of a plan that pauses after each answer, until stop is closed.
+func (m *measurements) ask(c *http.Client, g *gateway, plan, secret string, pause time.Duration, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(pause):
+		}
+		began := time.Now()
+		a, err := try(c, http.MethodGet, g.proxy+"/x", secret, nil)
+		m.add(plan, a, err, time.Since(began))
+	}
+}
+
 func (m *measurements) add(plan string, a answer, err error, took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -114,16 +128,7 @@ func TestRedisFaults(t *testing.T) {
 	for _, plan := range plans {
 		for range 2 {
 			clients.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(5 * time.Millisecond):
-					}
-					began := time.Now()
-					a, err := try(c, http.MethodGet, g.proxy+"/x", keys[plan], nil)
-					answers.add(plan, a, err, time.Since(began))
-				}
+				answers.ask(c, g, plan, keys[plan], 5*time.Millisecond, stop)
 			})
 		}
 	}

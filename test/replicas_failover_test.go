@@ -71,16 +71,7 @@ func testFailover(t *testing.T, url string, kill func(), replicas []*redistest.S
 	for _, plan := range plans {
 		for _, g := range all {
 			clients.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(10 * time.Millisecond):
-					}
-					began := time.Now()
-					a, err := try(c, http.MethodGet, g.proxy+"/x", keys[plan].Secret, nil)
-					answers.add(plan, a, err, time.Since(began))
-				}
+				answers.ask(c, g, plan, keys[plan].Secret, 10*time.Millisecond, stop)
 			})
 		}
 	}

@@ -49,16 +49,7 @@ func TestRedisRestarted(t *testing.T) {
 	for i, plan := range plans {
 		for _, g := range all {
 			clients.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(10 * time.Millisecond):
-					}
-					began := time.Now()
-					a, err := try(c, http.MethodGet, g.proxy+"/x", known[i].Secret, nil)
-					answers.add(plan, a, err, time.Since(began))
-				}
+				answers.ask(c, g, plan, known[i].Secret, 10*time.Millisecond, stop)
 			})
 		}
 	}

@@ -98,18 +98,19 @@ func (x *exchange) ambiguousPath(detail string) *refusal {
 	}}
 }
 
-func ambiguousHost() *refusal {
+// ambiguousRequest refuses what another server may read as another request.
+func ambiguousRequest(detail string) *refusal {
 	return &refusal{decision: badRequest, problem: problem.Problem{
-		Status: http.StatusBadRequest, Error: "Ambiguous request",
-		Detail: "The Host holds a character that no name, address or port has, so that it can be read in more than one way.",
+		Status: http.StatusBadRequest, Error: "Ambiguous request", Detail: detail,
 	}}
 }
 
+func ambiguousHost() *refusal {
+	return ambiguousRequest("The Host holds a character that no name, address or port has, so that it can be read in more than one way.")
+}
+
 func ambiguousQuery() *refusal {
-	return &refusal{decision: badRequest, problem: problem.Problem{
-		Status: http.StatusBadRequest, Error: "Ambiguous request",
-		Detail: "The query holds a space that is not encoded (%20, or +), which some servers take for its end.",
-	}}
+	return ambiguousRequest("The query holds a space that is not encoded (%20, or +), which some servers take for its end.")
 }
 
 func (x *exchange) longURL() *refusal {
@@ -140,17 +141,11 @@ func methodsAllowed(allow string) *refusal {
 }
 
 func ambiguousMethod() *refusal {
-	return &refusal{decision: badRequest, problem: problem.Problem{
-		Status: http.StatusBadRequest, Error: "Ambiguous request",
-		Detail: "Methods are case-sensitive, and this one differs from a common one in nothing else. Send it in capitals.",
-	}}
+	return ambiguousRequest("Methods are case-sensitive, and this one differs from a common one in nothing else. Send it in capitals.")
 }
 
 func (x *exchange) overriddenMethod(header string) *refusal {
-	return &refusal{decision: badRequest, problem: problem.Problem{
-		Status: http.StatusBadRequest, Error: "Ambiguous request",
-		Detail: "The header " + header + " asks for another method than the request's own, by which it is authorized. Send the request with the method that is meant.",
-	}}
+	return ambiguousRequest("The header " + header + " asks for another method than the request's own, by which it is authorized. Send the request with the method that is meant.")
 }
 
 // refused turns what authentication or authorization said into an answer.
